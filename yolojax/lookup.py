@@ -1,0 +1,61 @@
+"""Find a component by its name, and check the arguments that a config gives it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def hint(name: str, choices: Iterable[str]) -> str:
+    """A sentence that names the nearest choice, or nothing."""
+    near = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def pick(table: Mapping[str, T], name: str, kind: str) -> T:
+    """The entry of `table` called `name`.
+
+    Raises:
+        ValueError: no such entry; the message lists the choices and the nearest one.
+    """
+    if name in table:
+        return table[name]
+    raise ValueError(
+        f"no {kind} named {name!r}.{hint(name, table)} "
+        f"Choices: {', '.join(sorted(table))}"
+    )
+
+
+def check_arguments(
+    function: Callable[..., Any], arguments: Mapping[str, Any], where: str
+) -> None:
+    """Check that `arguments` are keyword arguments of `function`.
+
+    Args:
+        function: the component; its signature is the schema.
+        arguments: what the config gives.
+        where: the config key, for the message.
+
+    Raises:
+        ValueError: an argument is unknown, or a required one is missing.
+    """
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            raise ValueError(
+                f"{where} has no argument {name!r}.{hint(name, parameters)} "
+                f"Choices: {', '.join(sorted(parameters))}"
+            )
+    missing = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.kind is p.KEYWORD_ONLY and p.name not in arguments
+    ]
+    if missing:
+        raise ValueError(f"{where} needs {', '.join(missing)}")

@@ -1,0 +1,105 @@
+"""The records that cross package borders.
+
+Conventions, stated once: boxes are corners `x1 y1 x2 y2` in pixels of the picture
+that they travel with; sizes are `(height, width)`; the origin is the top left
+corner of the top left pixel, so a pixel's centre lies at .5. Padded rows hold zeros
+and are marked by `valid`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One labelled picture on the host, as a source yields it.
+
+    Attributes:
+        image: encoded bytes, the path of a file, or decoded uint8 RGB [h, w, 3].
+        boxes: float32 [n, 4], in pixels of the picture as it is shown (EXIF applied).
+        labels: int32 [n], index into the source's `class_names`.
+        crowd: bool [n]; such boxes are left out of training and ignored by the
+            evaluator.
+        areas: float32 [n], the area that the evaluator sorts sizes by, in square
+            pixels.
+        image_id: the picture's id in the source's own numbering.
+        size: (height, width) of the picture as it is shown.
+        name: what a report calls the picture, usually its path.
+    """
+
+    image: bytes | str | np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+    image_id: int
+    size: tuple[int, int]
+    name: str
+
+
+class Batch(NamedTuple):
+    """Pictures and boxes of one step, padded to static shapes.
+
+    Attributes:
+        image: uint8 [b, h, w, 3] from the host; float32 in [0, 1] after `augment`.
+        size: int32 [b, 2], height and width of the part that holds the picture.
+        boxes: float32 [b, n, 4], in pixels of `image`.
+        labels: int32 [b, n].
+        valid: bool [b, n], False for padding.
+        image_id: int32 [b], index of the picture in its source; -1 for a padded row.
+        origin: float32 [b, 4], `scale_y scale_x offset_y offset_x`: a point of the
+            original picture times scale plus offset is the point in `image`.
+    """
+
+    image: Any
+    size: Any
+    boxes: Any
+    labels: Any
+    valid: Any
+    image_id: Any
+    origin: Any
+
+
+class Detections(NamedTuple):
+    """Found boxes of a batch, best first, padded to k a picture.
+
+    Attributes:
+        boxes: float32 [b, k, 4].
+        scores: float32 [b, k], in [0, 1], falling.
+        labels: int32 [b, k].
+        valid: bool [b, k], False for padding.
+    """
+
+    boxes: Any
+    scores: Any
+    labels: Any
+    valid: Any
+
+
+class TrainState(NamedTuple):
+    """Everything that a training step changes.
+
+    Attributes:
+        step: int32 scalar, steps done; schedules and random keys are functions of it.
+        params: nested dict of float32 parameters.
+        batch_stats: nested dict of float32 running means and variances.
+        opt_state: state of the Optax transform.
+        ema: dict with `params` and `batch_stats`, the moving average of both.
+        ema_updates: int32 scalar, how often the average was updated.
+        skipped: int32 scalar, steps skipped because their loss or gradient was not
+            finite.
+        skipped_in_a_row: int32 scalar, the current run of such steps.
+    """
+
+    step: Any
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+    ema_updates: Any
+    skipped: Any
+    skipped_in_a_row: Any
