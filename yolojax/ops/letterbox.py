@@ -1,0 +1,125 @@
+"""Where a picture lies on a canvas that it must fit without being stretched.
+
+Arithmetic on Python numbers only, for the host's pipeline and the evaluator alike; it
+never imports jax. The roundings are those of the published YOLOv5 letterbox, so that
+published figures can be reproduced to the pixel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Letterbox(NamedTuple):
+    """A picture's place on its canvas.
+
+    Attributes:
+        size: (height, width) of the resized picture, at least 1 each.
+        offset: (top, left) padding in pixels; the rest is at the bottom and right.
+        ratio: the common scale before rounding, resized over original side.
+    """
+
+    size: tuple[int, int]
+    offset: tuple[int, int]
+    ratio: float
+
+
+def letterbox_shape(
+    size: tuple[int, int], target: tuple[int, int], *, scale_up: bool = True
+) -> Letterbox:
+    """The size, offset and ratio that centre a picture on a canvas of `target`.
+
+    Args:
+        size: (height, width) of the picture, in pixels.
+        target: (height, width) of the canvas, in pixels.
+        scale_up: whether a picture smaller than the canvas is enlarged.
+
+    Returns:
+        The place: sides are `round(side * ratio)`; an odd pixel of padding goes to the
+        bottom and right.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    ratio, resized = _resized(size, target, scale_up)
+    return Letterbox(resized, _centred(resized, target), ratio)
+
+
+def rectangle_shape(
+    size: tuple[int, int],
+    target: tuple[int, int],
+    *,
+    stride: int,
+    scale_up: bool = True,
+) -> tuple[tuple[int, int], Letterbox]:
+    """The smallest canvas for a picture resized to fit `target`, and its place there.
+
+    Args:
+        size: (height, width) of the picture, in pixels.
+        target: (height, width) that the picture is resized to fit, in pixels;
+            multiples of `stride`.
+        stride: the canvas's sides are multiples of it.
+        scale_up: whether a picture smaller than the target is enlarged.
+
+    Returns:
+        (height, width) of the canvas, and the place on it.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    ratio, resized = _resized(size, target, scale_up)
+    height, width = (
+        side + (wanted - side) % stride
+        for side, wanted in zip(resized, target, strict=True)
+    )
+    canvas = (height, width)
+    return canvas, Letterbox(resized, _centred(resized, canvas), ratio)
+
+
+def letterbox_origin(
+    size: tuple[int, int], place: Letterbox
+) -> tuple[float, float, float, float]:
+    """The numbers of `Batch.origin` for a letterboxed picture.
+
+    The scales are those of the resize as it happens, resized over original side for
+    each axis, not the common ratio before rounding that the published code undoes with:
+    at 640 px the two differ by half a pixel at most.
+
+    Args:
+        size: (height, width) of the original picture, in pixels.
+        place: its place on the canvas.
+
+    Returns:
+        `scale_y scale_x offset_y offset_x`: original times scale plus offset is the
+        point on the canvas.
+    """
+    return (
+        place.size[0] / size[0],
+        place.size[1] / size[1],
+        float(place.offset[0]),
+        float(place.offset[1]),
+    )
+
+
+def _resized(
+    size: tuple[int, int], target: tuple[int, int], scale_up: bool
+) -> tuple[float, tuple[int, int]]:
+    if min(size) < 1 or min(target) < 1:
+        raise ValueError(
+            f"a letterbox needs positive sides, but the picture is {size} and the "
+            f"canvas {target} (height, width)"
+        )
+    ratio = min(target[0] / size[0], target[1] / size[1])
+    if not scale_up:
+        ratio = min(ratio, 1.0)
+    # A side of a very long picture would round to 0.
+    return ratio, (max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio)))
+
+
+def _centred(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
+    # Half a pixel goes to the bottom and right; .1 keeps the rounding of halves from
+    # depending on whether the number is even.
+    return (
+        round((canvas[0] - size[0]) / 2 - 0.1),
+        round((canvas[1] - size[1]) / 2 - 0.1),
+    )
