@@ -1,0 +1,127 @@
+"""YOLOv5 v6.0: CSP-Darknet, SPPF, PANet and one 1x1 convolution per level.
+
+Follows the published description of release 6.0 (June 2021, Jocher et al.,
+doi:10.5281/zenodo.3908559) layer by layer, so that published weights fit; it was
+written from the layer lists, not from the code. The backbone is Wang et al. 2019
+(arXiv:1911.11929), the neck Liu et al. 2018 (arXiv:1803.01534).
+
+Departures: none in the mathematics. Maps are channels-last, 1x1 convolutions are
+matrix products, and the head returns raw maps: decoding and losses are elsewhere.
+
+Names: the number after `down`, `stage`, `lateral`, `top_down`, `bottom_up` and
+`level` is the logarithm of the stride of what comes out; a lateral unit works at
+the stride of its input.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from yolojax.models.blocks import CspStage, PyramidPooling
+from yolojax.models.layers import ConvUnit, upsample_nearest
+from yolojax.models.specs import CspSpec
+
+
+class Backbone(nn.Module):
+    """The maps of the stages that the head sees, finest first."""
+
+    spec: CspSpec
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
+        first, *rest = self.spec.stage_features
+        x = ConvUnit(first, 6, 2, 2, self.dtype, name="stem")(x, train=train)
+        maps = []
+        stages = zip(rest, self.spec.stage_blocks, strict=True)
+        for level, (features, blocks) in enumerate(stages, start=2):
+            down = ConvUnit(features, 3, 2, dtype=self.dtype, name=f"down{level}")
+            stage = CspStage(features, blocks, dtype=self.dtype, name=f"stage{level}")
+            x = stage(down(x, train=train), train=train)
+            maps.append(x)
+        pool = PyramidPooling(rest[-1], dtype=self.dtype, name="pool")
+        maps[-1] = pool(x, train=train)
+        return tuple(maps[-len(self.spec.anchors) :])
+
+
+class PathAggregation(nn.Module):
+    """Mixes the levels from coarse to fine and back; shapes stay what they were."""
+
+    spec: CspSpec
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, maps: tuple[jax.Array, ...], *, train: bool
+    ) -> tuple[jax.Array, ...]:
+        features = self.spec.stage_features[-len(maps) :]
+        first = len(self.spec.channels) - len(maps) + 1
+
+        def stage(name: str, index: int, *inputs: jax.Array) -> jax.Array:
+            block = CspStage(
+                features[index],
+                self.spec.neck_stage_blocks,
+                shortcut=False,
+                dtype=self.dtype,
+                name=f"{name}{first + index}",
+            )
+            return block(jnp.concatenate(inputs, axis=-1), train=train)
+
+        x = maps[-1]
+        laterals: dict[int, jax.Array] = {}
+        for index in reversed(range(len(maps) - 1)):
+            lateral = ConvUnit(
+                features[index], dtype=self.dtype, name=f"lateral{first + index + 1}"
+            )
+            laterals[index] = lateral(x, train=train)
+            up = upsample_nearest(laterals[index])
+            x = stage("top_down", index, up, maps[index])
+        mixed = [x]
+        for index in range(1, len(maps)):
+            down = ConvUnit(
+                features[index - 1], 3, 2, dtype=self.dtype, name=f"down{first + index}"
+            )
+            x = stage("bottom_up", index, down(x, train=train), laterals[index - 1])
+            mixed.append(x)
+        return tuple(mixed)
+
+
+class AnchorHead(nn.Module):
+    """Raw maps [b, gh, gw, a, 5 + c] per level: x y w h, objectness, classes."""
+
+    spec: CspSpec
+    num_classes: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, maps: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        first = len(self.spec.channels) - len(maps) + 1
+        wide = jnp.promote_types(jnp.dtype(self.dtype), jnp.float32)
+        raw = []
+        for index, (x, anchors) in enumerate(zip(maps, self.spec.anchors, strict=True)):
+            outputs = self.num_classes + 5
+            layer = nn.Dense(
+                len(anchors) * outputs,
+                dtype=jnp.dtype(self.dtype),
+                kernel_init=nn.initializers.zeros,
+                name=f"level{first + index}",
+            )
+            y = layer(x).astype(wide)
+            raw.append(y.reshape(*y.shape[:-1], len(anchors), outputs))
+        return tuple(raw)
+
+
+class Yolov5(nn.Module):
+    """The whole network: pictures [b, h, w, 3] in [0, 1] to raw maps per level."""
+
+    spec: CspSpec
+    num_classes: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
+        maps = Backbone(self.spec, self.dtype, name="backbone")(images, train=train)
+        maps = PathAggregation(self.spec, self.dtype, name="neck")(maps, train=train)
+        return AnchorHead(self.spec, self.num_classes, self.dtype, name="head")(maps)

@@ -1,0 +1,178 @@
+"""Between our parameter paths and the names of published state dicts.
+
+A published YOLOv5 numbers its layers in the order of its description: stem, the
+stages with their stride-2 convolutions, the pooling, the neck from coarse to fine
+and back (upsampling and concatenation count too), and the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from yolojax.models.detector import Model
+from yolojax.trees import flatten, unflatten
+
+# What published files hold besides parameters; the model has its own anchors.
+_NOT_PARAMETERS = ("num_batches_tracked", "anchors", "anchor_grid", "stride")
+
+_NORM = {
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_HEAD = {"kernel": "weight", "bias": "bias"}
+_UNITS = {
+    "main": "cv1",
+    "bypass": "cv2",
+    "merge": "cv3",
+    "point": "cv1",
+    "spatial": "cv2",
+}
+_POOL_UNITS = {"squeeze": "cv1", "merge": "cv2"}
+
+
+def yolov5_names(model: Model) -> dict[str, str]:
+    """The published name of every variable, by our path.
+
+    Paths start with `params/` or `batch_stats/`, as in
+    `params/backbone/stem/conv/kernel` -> `model.0.conv.weight`.
+    """
+    layers = dict(_layer_numbers(model))
+    names = {}
+    for path in flatten(model.shapes()):
+        _, part, block, *rest = path.split("/")
+        number = f"model.{layers[f'{part}/{block}']}"
+        *units, leaf = rest
+        if part == "head":
+            level = model.strides.index(2 ** int(block.removeprefix("level")))
+            inner = ["m", str(level), _HEAD[leaf]]
+        else:
+            inner = _inner(block, units, leaf)
+        names[path] = ".".join([number, *inner])
+    return names
+
+
+def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Variables of `model` from a published state dict.
+
+    Args:
+        model: a YOLOv5.
+        state: arrays by published name; convolutions [out, in, h, w]. Counters and
+            anchors are passed over. Half precision becomes float32.
+
+    Returns:
+        Nested dicts of NumPy float32 arrays (float64 where the file holds float64).
+
+    Raises:
+        ValueError: names are missing or left over, or shapes differ; all are listed.
+    """
+    names, shapes = yolov5_names(model), flatten(model.shapes())
+    missing, misshaped, leaves = [], [], {}
+    for path, name in names.items():
+        if name not in state:
+            missing.append(f"{name} ({path})")
+            continue
+        array = _to_ours(np.asarray(state[name]), path, len(shapes[path].shape))
+        if array.shape != shapes[path].shape:
+            expected = _to_theirs(np.empty(shapes[path].shape), path).shape
+            came = tuple(np.shape(state[name]))
+            misshaped.append(f"{name} ({path}): expected {expected}, came {came}")
+        leaves[path] = array
+    known = set(names.values())
+    unused = [
+        name
+        for name in state
+        if name not in known and name.rpartition(".")[2] not in _NOT_PARAMETERS
+    ]
+    problems = [
+        _listed(kind, items)
+        for kind, items in (
+            ("missing", missing),
+            ("unused", unused),
+            ("mis-shaped", misshaped),
+        )
+        if items
+    ]
+    if problems:
+        raise ValueError(
+            f"the weights do not fit {model.name} with {model.num_classes} classes:\n"
+            + "\n".join(problems)
+        )
+    return unflatten(leaves)
+
+
+def to_state_dict(model: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A state dict under published names; the inverse of `from_state_dict`."""
+    leaves = flatten({k: variables[k] for k in ("params", "batch_stats")})
+    return {
+        name: _to_theirs(np.asarray(leaves[path]), path)
+        for path, name in yolov5_names(model).items()
+    }
+
+
+def _layer_numbers(model: Model) -> Iterator[tuple[str, int]]:
+    """Our block, as `part/block`, with its number in the published description."""
+    last, levels = len(model.spec.channels), len(model.strides)
+    yield "backbone/stem", 0
+    number = 1
+    for level in range(2, last + 1):
+        yield f"backbone/down{level}", number
+        yield f"backbone/stage{level}", number + 1
+        number += 2
+    yield "backbone/pool", number
+    number += 1
+    first = last - levels + 1
+    for level in range(last, first, -1):
+        yield f"neck/lateral{level}", number
+        # Upsampling and concatenation stand between the two.
+        yield f"neck/top_down{level - 1}", number + 3
+        number += 4
+    for level in range(first + 1, last + 1):
+        yield f"neck/down{level}", number
+        yield f"neck/bottom_up{level}", number + 2
+        number += 3
+    for level in range(first, last + 1):
+        yield f"head/level{level}", number
+
+
+def _inner(block: str, units: list[str], leaf: str) -> list[str]:
+    """The published name below the number of a layer of backbone or neck."""
+    inner: list[str] = []
+    for unit in units[:-1]:
+        if unit.startswith("block"):
+            inner += ["m", unit.removeprefix("block")]
+        else:
+            inner.append((_POOL_UNITS if block == "pool" else _UNITS)[unit])
+    if units[-1] == "conv":
+        return [*inner, "conv", "weight"]
+    return [*inner, "bn", _NORM[leaf]]
+
+
+def _to_ours(array: np.ndarray, path: str, rank: int) -> np.ndarray:
+    """Out of published order: [o, i, h, w] to [h, w, i, o], or [i, o] for 1x1."""
+    if array.dtype != np.float64:
+        array = array.astype(np.float32)
+    if not path.endswith("/kernel") or array.ndim != 4:
+        return array
+    array = array.transpose(2, 3, 1, 0)
+    if rank == 2 and array.shape[:2] == (1, 1):
+        array = array[0, 0]
+    return np.ascontiguousarray(array)
+
+
+def _to_theirs(array: np.ndarray, path: str) -> np.ndarray:
+    """Into published order; the inverse of `_to_ours`."""
+    if not path.endswith("/kernel"):
+        return array
+    if array.ndim == 2:
+        array = array[None, None]
+    return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+
+
+def _listed(kind: str, items: list[str], limit: int = 20) -> str:
+    more = f"\n  and {len(items) - limit} more" if len(items) > limit else ""
+    return f"{kind} ({len(items)}):\n  " + "\n  ".join(items[:limit]) + more
