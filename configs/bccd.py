@@ -1,0 +1,93 @@
+"""YOLOv5-n on blood cells (BCCD, Pascal VOC format), 320 px, from scratch.
+
+    python -m yolojax.train --config configs/bccd.py --workdir runs/bccd \
+        --config.data.root=/path/to/bccd
+    python -m yolojax.evaluate --workdir runs/bccd --split test
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config; variant `smoke` runs a few steps."""
+    c = ConfigDict()
+    c.seed = 0
+    c.image_size = (320, 320)  # height, width; multiples of 32
+    c.batch_size = 16  # pictures over all devices
+    c.epochs = 60
+    c.max_steps = 0  # stop early after so many steps; 0: never
+    c.devices = 0  # 0: all
+    c.dtype = "float32"  # bfloat16 on GPUs and TPUs
+
+    c.model = ConfigDict()
+    c.model.name = "yolov5n"
+    c.model.num_classes = 3
+
+    c.data = ConfigDict()
+    c.data.root = "data/bccd"  # holds Annotations, ImageSets, JPEGImages
+    c.data.train = ConfigDict(dict(source="voc", root="", split="train"))
+    c.data.val = ConfigDict(dict(source="voc", root="", split="val"))
+    c.data.max_boxes = 0  # 0: as many as the fullest picture has
+    c.data.num_threads = 0  # 0: one a core
+    c.data.cache = "encoded"  # none or encoded
+    c.data.strict = False  # True: stop when anything is wrong with the data
+
+    c.augment = ConfigDict()
+    c.augment.policy = (
+        dict(name="mosaic", probability=1.0),
+        dict(name="affine", scale=0.5, translate=0.1),
+        dict(name="flip_left_right", probability=0.5),
+        dict(name="hsv", hue=0.015, saturation=0.7, value=0.4),
+    )
+    c.augment.max_boxes = 0  # 0: twice data.max_boxes
+    c.augment.close_mosaic_epochs = 0
+
+    c.loss = ConfigDict()
+    c.loss.name = "yolov5"
+    c.loss.box = 0.05
+    c.loss.objectness = 1.0
+    c.loss.classes = 0.5
+    c.loss.anchor_ratio = 4.0
+    c.loss.label_smoothing = 0.0
+    c.loss.focal_gamma = 0.0
+    c.loss.scale_gains = True  # by levels, classes and image size, as published
+
+    c.optim = ConfigDict()
+    c.optim.name = "sgd"
+    c.optim.learning_rate = 0.01
+    c.optim.final_ratio = 0.01
+    c.optim.schedule = "linear"
+    c.optim.momentum = 0.937
+    c.optim.weight_decay = 0.0005
+    c.optim.warmup_epochs = 3.0
+    c.optim.warmup_min_steps = 100
+    c.optim.warmup_bias_rate = 0.1
+    c.optim.warmup_momentum = 0.8
+    c.optim.clip_norm = 10.0
+    c.optim.nominal_batch = 64
+    c.optim.arguments = ConfigDict()
+
+    c.ema = ConfigDict(dict(decay=0.9999, ramp=2000.0))
+
+    c.evaluate = ConfigDict()
+    c.evaluate.every_epochs = 5
+    c.evaluate.batch_size = 0  # 0: as in training
+    c.evaluate.score_threshold = 0.001
+    c.evaluate.iou_threshold = 0.6
+    c.evaluate.max_detections = 300
+    c.evaluate.max_candidates = 0  # 0: the default of the non-maximum suppression
+    c.evaluate.multi_label = True
+
+    c.checkpoint = ConfigDict(dict(every_epochs=5, every_steps=0, keep=2))
+    c.early_stopping = ConfigDict(dict(patience=0))  # evaluations; 0: never
+    c.log = ConfigDict(dict(every_steps=13, tensorboard=True, pictures=16))
+    c.message = ""  # printed when the run has finished
+
+    if variant == "smoke":
+        c.epochs = 1
+        c.max_steps = 2
+        c.image_size = (64, 64)
+        c.batch_size = 8
+    elif variant:
+        raise ValueError(f"no variant {variant!r}; choices: smoke")
+    return c

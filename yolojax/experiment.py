@@ -1,0 +1,388 @@
+"""From the settings of a config to the parts of a run, all checked before any compile.
+
+Order of the checks: keys, sizes, devices, data sets, classes; then the parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from yolojax import lookup
+from yolojax.augment.policy import make_augment
+from yolojax.data import check, pipeline
+from yolojax.data.report import Report
+from yolojax.data.sources import SOURCES
+from yolojax.engine import evaluate, sharding
+from yolojax.engine.step import Step, init_state, make_train_step
+from yolojax.losses.detection import scale_gains, yolov5_loss
+from yolojax.models.detector import MODELS, Model, build_model
+from yolojax.optim.build import Optimizer, build_optimizer
+from yolojax.records import TrainState
+
+# Arguments of sources that are paths, taken relative to `data.root`.
+PATHS = ("yaml", "images", "annotations", "root")
+LOSSES = {"yolov5": yolov5_loss}
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """One part of a data set, read and checked.
+
+    Attributes:
+        source: an entry of `SOURCES`.
+        keep: int64 indices of the pictures that can be read.
+        report: what is wrong with it.
+    """
+
+    source: Any
+    keep: np.ndarray
+    report: Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a run is made of; see `build`."""
+
+    settings: dict[str, Any]
+    image_size: tuple[int, int]
+    model: Model
+    mesh: Mesh
+    train: Data
+    val: Data | None
+    max_boxes: int
+    steps_per_epoch: int
+    total_steps: int
+    optimizer: Optimizer
+    step: Step
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, on all devices."""
+        variables = self.model.init(self.settings["seed"])
+        state = init_state(variables, self.optimizer)
+        return sharding.put_replicated(state, self.mesh)
+
+    def train_batches(self) -> Any:
+        """The endless stream of this process's training batches."""
+        data = self.settings["data"]
+        return pipeline.make_train_batches(
+            self.train.source,
+            self.train.keep,
+            image_size=self.image_size,
+            batch_size=self.settings["batch_size"],
+            max_boxes=self.max_boxes,
+            seed=self.settings["seed"],
+            steps_per_epoch=self.steps_per_epoch,
+            num_threads=num_threads(self.settings),
+            cache=data["cache"],
+            shard=(jax.process_index(), jax.process_count()),
+        )
+
+
+def num_threads(settings: Mapping[str, Any]) -> int:
+    """The number of threads that decode; 0 in the config takes one a core."""
+    return settings["data"]["num_threads"] or (os.cpu_count() or 2)
+
+
+def image_size_of(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """The (height, width) that the network sees.
+
+    Raises:
+        ValueError: not one or two positive numbers.
+    """
+    size = settings["image_size"]
+    fine = all(isinstance(side, int) and side > 0 for side in size)
+    if len(size) not in (1, 2) or not fine:
+        raise ValueError(
+            f"config.image_size must be one or two positive integers (height, width), "
+            f"not {size}"
+        )
+    return int(size[0]), int(size[-1])
+
+
+def open_data(
+    settings: Mapping[str, Any],
+    part: str,
+    *,
+    cache_path: Path | None = None,
+    progress: Any = None,
+) -> Data:
+    """Read the labels of `data.train` or `data.val` and look at every picture.
+
+    Args:
+        settings: a complete config.
+        part: `train` or `val`.
+        cache_path: where to remember what was read of which file.
+        progress: `progress(done, total)`, called now and then.
+
+    Raises:
+        ValueError: a wrong name, argument or path, an empty data set, or, with
+            `data.strict`, anything to report.
+    """
+    arguments = dict(settings["data"][part])
+    where = f"config.data.{part}"
+    if "source" not in arguments:
+        raise ValueError(
+            f"{where} needs source=...; choices: {', '.join(sorted(SOURCES))}"
+        )
+    name = arguments.pop("source")
+    source_class = lookup.pick(SOURCES, name, "source")
+    lookup.check_arguments(source_class, arguments, f"{where} (source {name!r})")
+    root = settings["data"]["root"]
+    for key in PATHS:
+        if root and isinstance(arguments.get(key), str):
+            arguments[key] = os.path.join(root, arguments[key])
+    source = source_class(**arguments)
+    report, keep = check.scan(
+        source,
+        num_threads=num_threads(settings),
+        cache_path=cache_path,
+        progress=progress,
+    )
+    if len(keep) == 0:
+        raise ValueError(f"{where}: no picture can be read\n{report.render()}")
+    if settings["data"]["strict"]:
+        report.raise_if_any()
+    return Data(source, keep, report)
+
+
+def make_model(
+    settings: Mapping[str, Any], class_names: tuple[str, ...] | None = None
+) -> Model:
+    """The network, with as many classes as the config or, at 0, the data say.
+
+    Raises:
+        ValueError: config and data disagree on the classes, an unknown model or
+            argument, or an image size that the strides do not divide.
+    """
+    arguments = dict(settings["model"])
+    name = arguments.pop("name", "")
+    lookup.pick(MODELS, name, "model")
+    lookup.check_arguments(build_model, arguments, "config.model")
+    num_classes = arguments.pop("num_classes", 0)
+    found = len(class_names) if class_names else 0
+    if class_names and num_classes not in (0, found):
+        raise ValueError(
+            f"config.model.num_classes is {num_classes}, but the data have {found} "
+            f"classes ({', '.join(class_names[:8])}{', ...' if found > 8 else ''}). "
+            f"Set --config.model.num_classes={found}, or 0 to take it from the data"
+        )
+    if settings["dtype"] not in DTYPES:
+        raise ValueError(
+            f"config.dtype must be one of {', '.join(DTYPES)}, "
+            f"not {settings['dtype']!r}"
+        )
+    model = build_model(
+        name, num_classes=num_classes or found, dtype=settings["dtype"], **arguments
+    )
+    stride = model.max_stride
+    size = image_size_of(settings)
+    if any(side % stride for side in size):
+        near = tuple(max(stride, round(side / stride) * stride) for side in size)
+        raise ValueError(
+            f"config.image_size {size} must be divisible by {stride}, the largest "
+            f"stride of {name}. Nearest: {near}"
+        )
+    return model
+
+
+def make_mesh(settings: Mapping[str, Any]) -> Mesh:
+    """All devices that the config asks for.
+
+    Raises:
+        ValueError: the batch cannot be split evenly over them.
+    """
+    mesh = sharding.make_mesh(settings["devices"])
+    count = mesh.devices.size
+    for key, size in (
+        ("batch_size", settings["batch_size"]),
+        ("evaluate.batch_size", settings["evaluate"]["batch_size"]),
+    ):
+        if size < (key == "batch_size") or size % count:
+            near = max(count, round(size / count) * count)
+            raise ValueError(
+                f"config.{key} {size} cannot be split over {count} devices. "
+                f"Nearest: {near}; or use fewer: --config.devices=1"
+            )
+    return mesh
+
+
+def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
+    """The loss `f(maps, boxes, labels, valid)` of the config."""
+    chosen = settings["loss"]
+    function = lookup.pick(LOSSES, chosen["name"], "loss")
+    gains = {key: chosen[key] for key in ("box", "objectness", "classes")}
+    if chosen["scale_gains"]:
+        gains = scale_gains(
+            **gains,
+            num_levels=len(model.strides),
+            num_classes=model.num_classes,
+            image_size=image_size_of(settings),
+        )
+    return functools.partial(
+        function,
+        anchors=model.anchors,
+        strides=model.strides,
+        box_gain=gains["box"],
+        objectness_gain=gains["objectness"],
+        class_gain=gains["classes"],
+        anchor_ratio=chosen["anchor_ratio"],
+        label_smoothing=chosen["label_smoothing"],
+        focal_gamma=chosen["focal_gamma"],
+    )
+
+
+def make_optimizer(
+    settings: Mapping[str, Any], model: Model, steps_per_epoch: int
+) -> Optimizer:
+    """The optimiser of the config; warm-up lasts at least `warmup_min_steps`."""
+    chosen = dict(settings["optim"])
+    arguments = chosen.pop("arguments")
+    epochs = chosen.pop("warmup_epochs")
+    at_least = chosen.pop("warmup_min_steps")
+    warmup = max(round(epochs * steps_per_epoch), at_least) if epochs > 0 else 0
+    shapes = model.init(settings["seed"])["params"]
+    return build_optimizer(
+        shapes,
+        warmup_steps=warmup,
+        batch_size=settings["batch_size"],
+        steps_per_epoch=steps_per_epoch,
+        epochs=settings["epochs"],
+        **chosen,
+        **arguments,
+    )
+
+
+def make_predict(settings: Mapping[str, Any], model: Model, mesh: Mesh) -> Any:
+    """The jitted function from variables and batch to detections; see `evaluate`."""
+    chosen = settings["evaluate"]
+    keys = ("score_threshold", "iou_threshold", "max_detections", "multi_label")
+    arguments = {key: chosen[key] for key in keys}
+    if chosen["max_candidates"]:
+        arguments["max_candidates"] = chosen["max_candidates"]
+    return evaluate.make_predict_step(model, mesh, **arguments)
+
+
+def make_eval_batches(settings: Mapping[str, Any], data: Data) -> Any:
+    """The batches of one pass over a data set, letterboxed."""
+    return pipeline.make_eval_batches(
+        data.source,
+        data.keep,
+        image_size=image_size_of(settings),
+        batch_size=settings["evaluate"]["batch_size"] or settings["batch_size"],
+        num_threads=num_threads(settings),
+        shard=(jax.process_index(), jax.process_count()),
+    )
+
+
+def build(
+    settings: Mapping[str, Any], *, workdir: Path | None = None, progress: Any = None
+) -> Experiment:
+    """Everything that a training run needs.
+
+    Args:
+        settings: a complete config, see `settings.complete`.
+        workdir: where to remember which pictures were found readable.
+        progress: `progress(done, total)` while the data are read.
+
+    Raises:
+        ValueError: anything wrong with the config or the data, before any compile.
+    """
+    settings = dict(settings)
+    for key in ("batch_size", "epochs"):
+        if settings[key] < 1:
+            raise ValueError(f"config.{key} must be at least 1, not {settings[key]}")
+    size = image_size_of(settings)
+    make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
+    policy = settings["augment"]["policy"]
+    make_augment(policy, image_size=size, max_boxes=1)
+    mesh = make_mesh(settings)
+
+    def cached(part: str) -> Path | None:
+        return workdir / f"scan_{part}.json" if workdir else None
+
+    train = open_data(settings, "train", cache_path=cached("train"), progress=progress)
+    val = None
+    if settings["data"]["val"]:
+        val = open_data(settings, "val", cache_path=cached("val"), progress=progress)
+        if val.source.class_names != train.source.class_names:
+            raise ValueError(
+                f"train has the classes {', '.join(train.source.class_names)}, "
+                f"val has {', '.join(val.source.class_names)}; they must be the same"
+            )
+    elif settings["early_stopping"]["patience"]:
+        raise ValueError("config.early_stopping.patience needs config.data.val")
+    model = make_model(settings, train.source.class_names)
+    steps_per_epoch = math.ceil(len(train.keep) / settings["batch_size"])
+    total = settings["epochs"] * steps_per_epoch
+    if settings["max_steps"]:
+        total = min(total, settings["max_steps"])
+    optimizer = make_optimizer(settings, model, steps_per_epoch)
+    in_data = pipeline.max_boxes_of(train.source, train.keep)
+    max_boxes = settings["data"]["max_boxes"] or max(8, math.ceil(in_data / 8) * 8)
+    augment = make_augment(
+        policy,
+        image_size=size,
+        max_boxes=settings["augment"]["max_boxes"] or 2 * max_boxes,
+    )
+    closed = settings["augment"]["close_mosaic_epochs"]
+    step = make_train_step(
+        apply=model.apply,
+        loss=make_loss(settings, model),
+        optimizer=optimizer,
+        augment=augment,
+        ema_decay=settings["ema"]["decay"],
+        ema_ramp=settings["ema"]["ramp"],
+        mosaic_steps=(settings["epochs"] - closed) * steps_per_epoch,
+        seed=settings["seed"],
+    )
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+    return Experiment(
+        settings=settings,
+        image_size=size,
+        model=model,
+        mesh=mesh,
+        train=train,
+        val=val,
+        max_boxes=max_boxes,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        optimizer=optimizer,
+        step=jitted,
+    )
+
+
+def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
+    """Write `config.json`, or check that it says the same.
+
+    Raises:
+        ValueError: the directory belongs to a run with another config.
+    """
+    path = workdir / "config.json"
+    text = json.dumps(settings, indent=1, sort_keys=True)
+    if path.exists():
+        before, now = json.loads(path.read_text()), json.loads(text)
+        free = ("epochs", "max_steps", "devices", "log", "message")
+        differing = [
+            key
+            for key in sorted(before.keys() | now.keys())
+            if key not in free and before.get(key) != now.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{workdir} holds a run with another config: {', '.join(differing)} "
+                f"differ. Use another --workdir, or remove this one"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

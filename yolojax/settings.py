@@ -1,0 +1,149 @@
+"""Every key that a config may have, with its default; and the check of a config.
+
+A config file lists all of these with its own values; what it leaves out is taken
+from here, so that a config written for an older version goes on working.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from yolojax.lookup import hint
+
+# Sections whose keys are the arguments of a component, and are checked there.
+OPEN = ("model", "data.train", "data.val", "optim.arguments")
+
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "image_size": (640, 640),
+    "batch_size": 16,
+    "epochs": 300,
+    "max_steps": 0,
+    "devices": 0,
+    "dtype": "float32",
+    "model": {},
+    "data": {
+        "root": "",
+        "train": {},
+        "val": {},
+        "max_boxes": 0,
+        "num_threads": 0,
+        "cache": "none",
+        "strict": False,
+    },
+    "augment": {"policy": (), "max_boxes": 0, "close_mosaic_epochs": 0},
+    "loss": {
+        "name": "yolov5",
+        "box": 0.05,
+        "objectness": 1.0,
+        "classes": 0.5,
+        "anchor_ratio": 4.0,
+        "label_smoothing": 0.0,
+        "focal_gamma": 0.0,
+        "scale_gains": True,
+    },
+    "optim": {
+        "name": "sgd",
+        "learning_rate": 0.01,
+        "final_ratio": 0.01,
+        "schedule": "linear",
+        "momentum": 0.937,
+        "weight_decay": 0.0005,
+        "warmup_epochs": 3.0,
+        "warmup_min_steps": 100,
+        "warmup_bias_rate": 0.1,
+        "warmup_momentum": 0.8,
+        "clip_norm": 10.0,
+        "nominal_batch": 64,
+        "arguments": {},
+    },
+    "ema": {"decay": 0.9999, "ramp": 2000.0},
+    "evaluate": {
+        "every_epochs": 1,
+        "batch_size": 0,
+        "score_threshold": 0.001,
+        "iou_threshold": 0.6,
+        "max_detections": 300,
+        "max_candidates": 0,
+        "multi_label": True,
+    },
+    "checkpoint": {"every_epochs": 1, "every_steps": 0, "keep": 2},
+    "early_stopping": {"patience": 0},
+    "log": {"every_steps": 10, "tensorboard": True, "pictures": 16},
+    "message": "",
+}
+
+
+def complete(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as nested dicts, with defaults for what it leaves out.
+
+    Raises:
+        ValueError: an unknown key, or a value of another kind than the default's.
+    """
+    settings = copy.deepcopy(DEFAULTS)
+    _merge(settings, given, "")
+    return settings
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The settings that a run wrote into its `config.json`."""
+    return complete(_tuples(json.loads(text)))
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has no tuples: lists become tuples again."""
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+def _merge(target: dict[str, Any], given: Mapping[str, Any], prefix: str) -> None:
+    for key, value in given.items():
+        path = f"{prefix}{key}"
+        if key not in target:
+            raise ValueError(
+                f"the config has an unknown key {path!r}.{hint(key, target)} "
+                f"Keys here: {', '.join(sorted(target))}"
+            )
+        default = target[key]
+        if isinstance(default, dict):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"config.{path} must be a dict, not {value!r}")
+            if path in OPEN:
+                target[key] = _plain(value)
+            else:
+                _merge(default, value, f"{path}.")
+        else:
+            target[key] = _same_kind(path, value, default)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def _same_kind(path: str, value: Any, default: Any) -> Any:
+    if isinstance(default, bool) or isinstance(value, bool):
+        fits = isinstance(default, bool) and isinstance(value, bool)
+    elif isinstance(default, float):
+        fits = isinstance(value, (int, float))
+        value = float(value) if fits else value
+    elif isinstance(default, tuple):
+        if path == "image_size" and isinstance(value, int):
+            value = (value,)
+        fits = isinstance(value, (tuple, list))
+        value = tuple(_plain(v) for v in value) if fits else value
+    else:
+        fits = isinstance(value, type(default))
+    if not fits:
+        raise ValueError(
+            f"config.{path} must be a {type(default).__name__} (as {default!r}), "
+            f"not {value!r}"
+        )
+    return value
