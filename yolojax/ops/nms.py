@@ -33,8 +33,8 @@ def non_max_suppression(
 
     Args:
         boxes: corners x1 y1 x2 y2, in pixels.
-        scores: for each class, objectness times class probability, in [0, 1]. NaN is
-            no candidate.
+        scores: for each class, objectness times class probability, in [0, 1]. A box
+            with a score that is NaN is no candidate.
         score_threshold: a candidate's score is strictly greater.
         iou_threshold: a box goes if its IoU with a kept one is strictly greater.
             The overlap of boxes without area is undefined; they suppress nothing.
@@ -109,17 +109,26 @@ def _candidates(
     batch_size, num_boxes, num_classes = scores.shape
     # A pair among the best k pairs belongs to a box among the best k boxes: each
     # better box has a better pair. So no sort over n * c scores is needed.
-    best = jnp.max(_above(scores, score_threshold), axis=2)
+    # Maximum first, threshold after: the other order is not vectorised (16 ms more).
+    best = _above(jnp.max(scores, axis=2), score_threshold)
     num_kept = min(max_candidates, num_boxes)
     found, indices = jax.lax.top_k(best, num_kept)
     if multi_label and num_classes > 1:
         # In order of index again, so that equal pairs come in order of index too.
         indices = jnp.sort(indices, axis=1)
     kept = jnp.take_along_axis(scores, indices[:, :, None], axis=1)
-    kept = _above(kept, score_threshold)
     if not multi_label or num_classes == 1:
-        labels = jnp.argmax(kept, axis=2).astype(jnp.int32)
+        classes = jnp.arange(num_classes, dtype=jnp.int32)[None, None, :]
+        is_best = kept == jnp.max(kept, axis=2, keepdims=True)
+        # The first of equal classes; the last stands in where NaN equals nothing.
+        labels = jnp.min(jnp.where(is_best, classes, num_classes - 1), axis=2)
         return labels, found, indices
+    is_candidate = jnp.take_along_axis(best, indices, axis=1) > score_threshold
+    kept = jnp.where(
+        is_candidate[:, :, None],
+        _above(kept, score_threshold),
+        jnp.array(-jnp.inf, scores.dtype),
+    )
     num_pairs = min(max_candidates, num_kept * num_classes)
     found, pairs = jax.lax.top_k(kept.reshape(batch_size, -1), num_pairs)
     labels = (pairs % num_classes).astype(jnp.int32)
