@@ -40,7 +40,7 @@ def write_video(
         raise ValueError(f"{path}: expected frames a second above 0, got {fps}")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{os.getpid()}.part{suffix}")
-    writer: cv2.VideoWriter | None = None
+    writer = None
     size = (0, 0)
     count = 0
     try:

@@ -1,0 +1,334 @@
+"""Pictures and videos to look at: from files, folders, patterns and lists.
+
+Nothing here is labelled, shuffled or resized; that is for `data/sources`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import glob
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from yolojax.data.decode import ImageError, decode_image, image_size
+from yolojax.data.report import Report
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .dib .jfif .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff "
+    ".webp".split()
+)
+VIDEO_SUFFIXES = frozenset(".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm".split())
+Kind = Literal["image", "video"]
+# For containers that do not say.
+USUAL_FPS = 25.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaItem:
+    """A picture or video file.
+
+    Attributes:
+        path: where it lies.
+        kind: "image" or "video".
+        output_name: a file name without suffix that no other item of the same call
+            has, not even where upper and lower case are one; the item's own where
+            that is free.
+    """
+
+    path: Path
+    kind: Kind
+    output_name: str
+
+
+def expand_sources(
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    recursive: bool = False,
+    report: Report | None = None,
+) -> list[MediaItem]:
+    """The pictures and videos that the sources name, each file once.
+
+    A source is a file, a folder, a pattern (`*`, `?`, `[...]`, and `**` for any depth)
+    or a `.txt` list with a path a line, relative to the list or to the working folder.
+    Whatever exists under exactly that name is taken as it is, so that names with
+    brackets need no quoting. In folders and patterns, hidden files and files that are
+    neither picture nor video are passed over; a picture without a known suffix is
+    known by its content. A GIF with more than one frame is a video.
+
+    Args:
+        sources: at least one.
+        recursive: also take folders inside of folders.
+        report: gets a line for each entry of a list that is not there.
+
+    Returns:
+        Items in the order of the sources; those of a folder or pattern by name, with
+        numbers in their natural order, those of a list as listed.
+
+    Raises:
+        ValueError: no source, one that does not exist, one that holds no picture or
+            video, or a file that is neither; says what is there instead.
+    """
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    if not sources:
+        raise ValueError("no source: give a picture, video, folder, pattern or list")
+    report = Report() if report is None else report
+    found: dict[str, tuple[Path, Kind]] = {}
+    for source in sources:
+        for path, kind in _expand(os.fspath(source), recursive, report):
+            # The folder's true name, but the file's own: a link to a picture is asked
+            # for under the link's name.
+            place = os.path.join(os.path.realpath(path.parent), path.name)
+            found.setdefault(place, (path, kind))
+    names = _output_names([path for path, _ in found.values()])
+    return [
+        MediaItem(path, kind, name)
+        for (path, kind), name in zip(found.values(), names, strict=True)
+    ]
+
+
+def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Kind]]:
+    path = Path(source).expanduser()
+    if "://" in source:
+        raise ValueError(f"source {source!r}: addresses are not read; download it")
+    if path.is_file():
+        if path.suffix.lower() == ".txt":
+            return _read_list(path, report)
+        kind = media_kind(path)
+        if kind is None:
+            try:
+                image_size(path)
+                reason = "not a known format"
+            except ImageError as error:
+                reason = str(error).removeprefix(f"{path}: ")
+            raise ValueError(
+                f"source {source!r} is neither a picture nor a video: {reason}"
+            )
+        return [(path, kind)]
+    if path.is_dir():
+        paths = path.rglob("*") if recursive else path.iterdir()
+        items = _sorted_media(paths, path)
+        if not items:
+            folders = sum(child.is_dir() for child in path.iterdir())
+            more = f"; it has {folders} folders, try {source}/**/*" if folders else ""
+            raise ValueError(
+                f"source {source!r}: no picture or video in this folder{more}"
+            )
+        return items
+    if glob.has_magic(source):
+        return _expand_pattern(source, path)
+    raise ValueError(f"source {source!r} does not exist; {_neighbours(path)}")
+
+
+def _expand_pattern(source: str, path: Path) -> list[tuple[Path, Kind]]:
+    """The files that match; leading folders that exist as written are no pattern."""
+    fixed = Path(path.anchor)
+    rest = list(path.parts[1 if path.anchor else 0 :])
+    while rest and (fixed / rest[0]).exists():
+        fixed = fixed / rest.pop(0)
+    tail = os.path.join(*rest)
+    root = glob.escape(str(fixed))
+    matches = glob.glob(os.path.join(root, tail), recursive=True)
+    if not matches:
+        # Perhaps the brackets belong to the names, and only the stars are a pattern.
+        literal = tail.replace("[", "[[]")
+        matches = glob.glob(os.path.join(root, literal), recursive=True)
+    items = _sorted_media(map(Path, matches), fixed)
+    if not items:
+        what = f"{len(matches)} matches, but no picture or video" if matches else ""
+        raise ValueError(
+            f"source {source!r}: {what or 'nothing matches'}; {_neighbours(path)}"
+        )
+    return items
+
+
+def _read_list(path: Path, report: Report) -> list[tuple[Path, Kind]]:
+    items = []
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        beside = path.parent / Path(entry).expanduser()
+        listed = beside if beside.is_file() else Path(entry).expanduser()
+        kind = media_kind(listed) if listed.is_file() else None
+        if kind is None:
+            what = "neither picture nor video" if listed.is_file() else "no such file"
+            report.add("unreadable entry", path, number, f"{entry}: {what}, left out")
+        else:
+            items.append((listed, kind))
+    if not items:
+        raise ValueError(
+            f"source '{path}': none of its {len(lines)} lines names a picture or "
+            "video; paths are relative to the list or to the working folder"
+        )
+    return items
+
+
+def _sorted_media(paths: Iterable[Path], root: Path) -> list[tuple[Path, Kind]]:
+    """Those of the paths that are pictures or videos, in natural order."""
+    items = []
+    for path in paths:
+        inside = path.relative_to(root).parts if path.is_relative_to(root) else ()
+        if any(part.startswith(".") for part in inside) or not path.is_file():
+            continue
+        kind = media_kind(path)
+        if kind is not None:
+            items.append((path, kind))
+    return sorted(items, key=lambda item: natural_key(str(item[0])))
+
+
+def media_kind(path: Path) -> Kind | None:
+    """What the file is, by its suffix, else by its content; None if neither.
+
+    A file called like a picture counts as one even if it turns out to be unreadable,
+    so that it is reported and not passed over.
+    """
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    if suffix == ".gif":
+        return "video" if _has_two_frames(path) else "image"
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    try:
+        image_size(path)
+    except ImageError:
+        return None
+    return "image"
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """A sort key under which `a2` comes before `a10`."""
+    return [
+        (0, int(part), part) if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", text)
+        if part
+    ]
+
+
+def _has_two_frames(path: Path) -> bool:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return capture.isOpened() and all(capture.grab() for _ in range(2))
+    finally:
+        capture.release()
+
+
+def _neighbours(path: Path) -> str:
+    """What lies where the path stops existing, for an error message."""
+    parent = path.parent
+    missing = path
+    while not parent.is_dir() and parent != parent.parent:
+        missing, parent = parent, parent.parent
+    where = parent.resolve()
+    try:
+        names = [entry.name for entry in parent.iterdir() if entry.name[0] != "."]
+        names.sort(key=natural_key)
+    except OSError as error:
+        return f"{where} cannot be listed: {error.strerror}"
+    if not names:
+        return f"{where} is empty"
+    near = difflib.get_close_matches(missing.name, names, n=1)
+    if near:
+        return f"did you mean '{parent / near[0]}'?"
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{where} holds {len(names)} entries: {shown}"
+
+
+def _output_names(paths: Sequence[Path]) -> list[str]:
+    def folded(name: str) -> str:
+        # As file systems do that ignore case or the form of accents.
+        return unicodedata.normalize("NFC", name).casefold()
+
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        stem = path.stem or path.name
+        candidates = [stem, f"{path.parent.name}_{stem}" if path.parent.name else stem]
+        number = 2
+        while folded(candidates[0]) in taken:
+            candidates.pop(0)
+            if not candidates:
+                candidates.append(f"{stem}_{number}")
+                number += 1
+        taken.add(folded(candidates[0]))
+        names.append(candidates[0])
+    return names
+
+
+def read_image(item: MediaItem, report: Report) -> np.ndarray | None:
+    """The picture as uint8 RGB [h, w, 3], or None and a line in the report."""
+    try:
+        return decode_image(item.path)
+    except ImageError as error:
+        message = str(error).removeprefix(f"{item.path}: ")
+        report.add("unreadable image", item.path, None, f"{message}; left out")
+        return None
+
+
+class Video:
+    """A video file, to be gone through once, frame by frame.
+
+    Attributes:
+        fps: frames a second; 25 where the file does not say.
+        count: frames, as the file says, or None where it does not; may be a little
+            off.
+
+    Raises:
+        ValueError: the file holds no video that OpenCV can read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self._capture = cv2.VideoCapture(str(self.path))
+        if not self._capture.isOpened():
+            raise ValueError(f"{self.path}: not a video that OpenCV can read")
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else USUAL_FPS
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.count = int(count) if math.isfinite(count) and count > 0 else None
+
+    def frames(self, report: Report) -> Iterator[np.ndarray]:
+        """The frames, uint8 RGB [h, w, 3], turned as the file says.
+
+        Args:
+            report: gets a line where the video ends much before its stated end.
+        """
+        read = 0
+        while True:
+            done, frame = self._capture.read()
+            if not done:
+                break
+            read += 1
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        # Containers round; a twentieth less is no reason to worry anybody.
+        if read == 0 or (self.count and read < 0.95 * self.count):
+            stated = self.count or "an unknown number of"
+            message = f"{read} of {stated} frames could be read"
+            report.add("video cut short", self.path, None, message)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._capture.release()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

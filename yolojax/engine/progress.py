@@ -1,0 +1,235 @@
+"""What a run shows while it runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+
+class StepClock:
+    """Pictures a second and the share of waiting, since the last reset.
+
+    Steps run asynchronously: read the figures where the loop has just waited for the
+    device, as it does to log.
+
+    Args:
+        now: seconds, from any origin, never falling.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter):
+        self._now = now
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts a new window."""
+        self._start = self._now()
+        self._waited = 0.0
+        self._excluded = 0.0
+        self._images = 0
+        self._steps = 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for data."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            self._waited += self._now() - start
+
+    @contextlib.contextmanager
+    def excluding(self) -> Iterator[None]:
+        """Leaves the time inside out of the window, as that of an evaluation."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            self._excluded += self._now() - start
+
+    def count(self, num_images: int) -> None:
+        """Notes a step of `num_images` pictures."""
+        self._images += num_images
+        self._steps += 1
+
+    @property
+    def seconds(self) -> float:
+        """The window's length without what was excluded."""
+        return max(0.0, self._now() - self._start - self._excluded)
+
+    @property
+    def images_per_second(self) -> float:
+        """Pictures over the window's length; 0 in a window without time."""
+        seconds = self.seconds
+        return self._images / seconds if seconds > 0 else 0.0
+
+    @property
+    def steps_per_second(self) -> float:
+        """Steps over the window's length; 0 in a window without time."""
+        seconds = self.seconds
+        return self._steps / seconds if seconds > 0 else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """The part of the window spent waiting for data, in [0, 1]."""
+        seconds = self.seconds
+        return min(1.0, self._waited / seconds) if seconds > 0 else 0.0
+
+
+def format_duration(seconds: float) -> str:
+    """Hours, minutes and seconds as `2:03:04`, or `3:04` below an hour."""
+    if not math.isfinite(seconds):
+        return "--:--"
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours}:{minutes:02d}:{whole % 60:02d}"
+    return f"{minutes}:{whole % 60:02d}"
+
+
+class Progress:
+    """Epoch, step, losses, speed, waiting and the time that is left.
+
+    On a terminal a bar that follows every step; elsewhere (files, pipes, notebooks'
+    shells) one plain line now and then, flushed at once.
+
+    Args:
+        total_steps: steps of the whole run.
+        steps_per_epoch: steps of an epoch.
+        start_step: steps done before, by a run that this one resumes.
+        interval: seconds between plain lines; the end of an epoch always has one.
+        file: where to; standard output if None.
+        now: seconds, from any origin, never falling.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        start_step: int = 0,
+        interval: float = 15.0,
+        file: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self._file = file or sys.stdout
+        self._total = total_steps
+        self._per_epoch = max(1, steps_per_epoch)
+        self._step = start_step
+        self._interval = interval
+        self._now = now
+        # The first step compiles; the time that is left is reckoned from its end on.
+        self._since: tuple[int, float] | None = None
+        self._last_line = -math.inf
+        self._last_epoch = start_step // self._per_epoch
+        self._detail = ""
+        self._live: Live | None = None
+        if self._file.isatty():
+            console = Console(file=self._file)
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("eta {task.fields[eta]}"),
+                console=console,
+                expand=True,
+            )
+            self._task = self._bar.add_task(
+                self._place(), total=total_steps, completed=start_step, eta="--:--"
+            )
+            live = Live(
+                get_renderable=lambda: Group(self._bar, Text(self._detail)),
+                console=console,
+                refresh_per_second=4,
+            )
+            live.start()
+            self._live = live
+
+    def advance(self, step: int) -> None:
+        """Notes that `step` steps are done; costs microseconds."""
+        self._step = step
+        if self._since is None:
+            self._since = (step, self._now())
+        if self._live is not None:
+            self._bar.update(
+                self._task,
+                completed=step,
+                description=self._place(),
+                eta=format_duration(self.seconds_left),
+            )
+
+    def show(
+        self,
+        losses: Mapping[str, Any],
+        *,
+        images_per_second: float,
+        wait_share: float,
+    ) -> None:
+        """Shows the latest figures.
+
+        Args:
+            losses: values by name, in the order shown.
+            images_per_second: over the last window.
+            wait_share: part of it spent waiting for data, in [0, 1].
+        """
+        parts = [f"{name} {float(value):.4g}" for name, value in losses.items()]
+        parts += [f"{images_per_second:.1f} images/s", f"data wait {wait_share:.1%}"]
+        self._detail = "  ".join(parts)
+        if self._live is not None:
+            return
+        now, epoch = self._now(), self._step // self._per_epoch
+        if now - self._last_line >= self._interval or epoch > self._last_epoch:
+            self._last_line, self._last_epoch = now, epoch
+            left = format_duration(self.seconds_left)
+            self._print(f"{self._place()}  {self._detail}  eta {left}")
+
+    def message(self, text: str) -> None:
+        """Prints lines above the bar, as they are."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            self._print(text)
+
+    @property
+    def seconds_left(self) -> float:
+        """Reckoned from the mean step of this run; infinite before its second step."""
+        if self._since is None or self._step <= self._since[0]:
+            return math.inf
+        spent = self._now() - self._since[1]
+        return spent / (self._step - self._since[0]) * (self._total - self._step)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands and gives the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _place(self) -> str:
+        epochs = math.ceil(self._total / self._per_epoch)
+        # Step 10 of 10 a epoch still belongs to epoch 1.
+        epoch = min(epochs, max(0, self._step - 1) // self._per_epoch + 1)
+        return f"epoch {epoch}/{epochs}  step {self._step}/{self._total}"
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._file, flush=True)
