@@ -1,0 +1,234 @@
+"""From pictures to COCO numbers: the jitted prediction step and the loop around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+
+from yolojax.engine import sharding
+from yolojax.metrics.detection import GroundTruth, Source, coco_metrics
+from yolojax.ops.grid import decode_yolov5
+from yolojax.ops.nms import non_max_suppression
+from yolojax.records import Batch, Detections
+
+Predict = Callable[[Any, Batch], Detections]
+
+
+class Detector(Protocol):
+    """What is needed of a model."""
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+
+    @property
+    def anchors(self) -> np.ndarray: ...
+
+    def apply(
+        self, variables: Any, images: Any, *, train: bool
+    ) -> tuple[tuple[Any, ...], Any]: ...
+
+
+def make_predict_step(
+    model: Detector,
+    mesh: Mesh,
+    *,
+    score_threshold: float = 0.001,
+    iou_threshold: float = 0.6,
+    max_detections: int = 300,
+    max_candidates: int = 4096,
+    class_aware: bool = True,
+    multi_label: bool = True,
+) -> Predict:
+    """The jitted function from variables and a batch to what is found on it.
+
+    The defaults are those of the published evaluation; see `non_max_suppression` for
+    the thresholds and limits.
+
+    Args:
+        model: the detector.
+        mesh: its devices; each takes an equal share of the batch and exchanges nothing.
+
+    Returns:
+        `predict(variables, batch)`: detections in pixels of the original pictures,
+        clipped to them; padded rows of the batch have none. Of the batch only `image`
+        (uint8), `size`, `origin` and `image_id` are read.
+    """
+
+    def predict_share(variables, image, size, origin, image_id) -> Detections:
+        maps, _ = model.apply(
+            variables, image.astype(jnp.float32) / jnp.float32(255), train=False
+        )
+        boxes, objectness, probabilities = decode_yolov5(
+            maps, anchors=model.anchors, strides=model.strides
+        )
+        found = non_max_suppression(
+            boxes,
+            objectness[:, :, None] * probabilities,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+            max_candidates=max_candidates,
+            class_aware=class_aware,
+            multi_label=multi_label,
+        )
+        valid = found.valid & (image_id >= 0)[:, None]
+        boxes = to_original(found.boxes, size, origin)
+        return Detections(
+            boxes=jnp.where(valid[:, :, None], boxes, jnp.float32(0)),
+            scores=jnp.where(valid, found.scores, jnp.float32(0)),
+            labels=jnp.where(valid, found.labels, jnp.int32(0)),
+            valid=valid,
+        )
+
+    # Mapped by hand, so that the loop of the suppression ends on each device by itself
+    # instead of asking all others every round.
+    row = PartitionSpec(sharding.AXIS)
+    mapped = jax.shard_map(
+        predict_share,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), row, row, row, row),
+        out_specs=row,
+        check_vma=False,
+    )
+    jitted = jax.jit(mapped)
+
+    def predict(variables: Any, batch: Batch) -> Detections:
+        return jitted(variables, batch.image, batch.size, batch.origin, batch.image_id)
+
+    return predict
+
+
+def to_original(boxes: jax.Array, size: jax.Array, origin: jax.Array) -> jax.Array:
+    """The boxes in pixels of the original pictures, clipped to them.
+
+    Args:
+        boxes: [b, k, 4], corners, in pixels of the batch's pictures.
+        size: [b, 2], height and width of the part that holds the picture.
+        origin: [b, 4], see `records.Batch`.
+    """
+    # Padded rows have no scale.
+    scale = jnp.where(origin[:, :2] > 0, origin[:, :2], jnp.float32(1))
+    scale, offset = scale[:, None, ::-1], origin[:, None, :1:-1]
+    limits = size[:, None, ::-1].astype(jnp.float32) / scale
+    low = (boxes[..., :2] - offset) / scale
+    high = (boxes[..., 2:] - offset) / scale
+    return jnp.concatenate(
+        [jnp.clip(corner, 0, limits) for corner in (low, high)], axis=-1
+    )
+
+
+def evaluate(
+    predict: Predict,
+    variables: Any,
+    batches: Iterable[Batch],
+    source: Source,
+    keep: Iterable[int],
+    *,
+    mesh: Mesh,
+    ground_truth: GroundTruth | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """COCO numbers of a detector on the pictures `keep` of a source.
+
+    Args:
+        predict: from `make_predict_step`.
+        variables: parameters and batch statistics.
+        batches: the pictures; on several hosts, this process's share of each batch.
+        source: where the labels and the pictures' sizes come from.
+        keep: the indices of all pictures in `batches`.
+        mesh: that of `predict`.
+        ground_truth: the labels, where the caller has them from an earlier call.
+        progress: is called with the number of pictures done.
+
+    Returns:
+        See `coco_metrics`; and the detections in the COCO results format, in the
+        source's numbering of pictures and categories.
+    """
+    truth = ground_truth or GroundTruth.from_source(source, keep)
+    variables = sharding.put_replicated(variables, mesh)
+    results: list[dict[str, Any]] = []
+    num_done = 0
+    for image_id, found in _run_ahead(predict, variables, batches, mesh):
+        results.extend(coco_results(found, image_id, truth))
+        num_done += int((image_id >= 0).sum())
+        if progress is not None:
+            progress(num_done)
+    return coco_metrics(truth, results), results
+
+
+def coco_results(
+    found: Detections, image_id: np.ndarray, truth: GroundTruth
+) -> list[dict[str, Any]]:
+    """The detections of a batch as rows of the COCO results format.
+
+    Args:
+        found: NumPy arrays, in pixels of the original pictures.
+        image_id: int [b], index of each picture in its source; -1 is passed over.
+        truth: gives numbers and sizes of the pictures, and numbers of the classes.
+
+    Returns:
+        Rows with `image_id`, `category_id`, `bbox` (x y width height, clipped to the
+        picture, in pixels) and `score`.
+    """
+    row_of = {int(index): row for row, index in enumerate(truth.indices)}
+    results = []
+    for picture, index in enumerate(image_id.tolist()):
+        if index < 0:
+            continue
+        row = row_of[index]
+        height, width = truth.sizes[row]
+        valid = found.valid[picture]
+        # To the pixel: the step knows the size only as far as float32 scales tell it.
+        boxes = np.clip(
+            found.boxes[picture][valid].astype(np.float64),
+            0.0,
+            np.asarray([width, height, width, height], np.float64),
+        )
+        boxes[:, 2:] -= boxes[:, :2]
+        number = int(truth.image_ids[row])
+        results.extend(
+            {
+                "image_id": number,
+                "category_id": truth.category_ids[label],
+                "bbox": box,
+                "score": score,
+            }
+            for box, label, score in zip(
+                boxes.tolist(),
+                found.labels[picture][valid].tolist(),
+                found.scores[picture][valid].tolist(),
+                strict=True,
+            )
+        )
+    return results
+
+
+def _run_ahead(
+    predict: Predict, variables: Any, batches: Iterable[Batch], mesh: Mesh
+) -> Iterator[tuple[np.ndarray, Detections]]:
+    """Picture indices and detections of each batch, on the host.
+
+    The next batch is under way before the last is fetched, so that the host decodes
+    while the devices work.
+    """
+    waiting: tuple[Any, Detections] | None = None
+    for batch in batches:
+        on_device = sharding.put_batch(batch, mesh)
+        started = (on_device.image_id, predict(variables, on_device))
+        if waiting is not None:
+            yield _fetch(waiting)
+        waiting = started
+    if waiting is not None:
+        yield _fetch(waiting)
+
+
+def _fetch(tree: Any) -> Any:
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)

@@ -1,0 +1,272 @@
+"""COCO numbers of a detector, from the COCO evaluator.
+
+The numbers are means over the evaluator's precision and recall tables, at full
+precision; nothing of the matching or of the interpolation is ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+from yolojax.records import Example
+
+AREAS = ("all", "small", "medium", "large")
+MAX_DETECTIONS = (1, 10, 100)
+
+
+class Source(Protocol):
+    """What is needed of a data source."""
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundTruth:
+    """The labels that detections are compared with.
+
+    Attributes:
+        class_names: names, by label.
+        category_ids: the source's own number of each class, by label.
+        indices: int64 [p], the pictures' indices in their source.
+        image_ids: int64 [p], the source's own numbers of the pictures.
+        sizes: int64 [p, 2], height and width of the pictures as shown.
+        pictures: int64 [n], the row of each box's picture.
+        boxes: float64 [n, 4], corners, in pixels of the original picture.
+        labels: int64 [n].
+        crowd: bool [n]; detections on such boxes count neither for nor against.
+        areas: float64 [n], what small, medium and large go by, in square pixels.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    indices: np.ndarray
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    pictures: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+
+    @classmethod
+    def from_source(cls, source: Source, keep: Iterable[int]) -> GroundTruth:
+        """The labels of the pictures of `source` whose indices are in `keep`.
+
+        Raises:
+            ValueError: two pictures or two classes have the same number.
+        """
+        indices = np.asarray(list(keep), np.int64)
+        examples = [source[int(index)] for index in indices]
+        image_ids = np.asarray([e.image_id for e in examples], np.int64)
+        _check_unique(image_ids, "pictures", "image id")
+        _check_unique(np.asarray(source.category_ids), "classes", "category id")
+        counts = [len(e.labels) for e in examples]
+
+        def joined(field: str, dtype: type, width: tuple[int, ...] = ()) -> np.ndarray:
+            parts = [np.asarray(getattr(e, field), dtype) for e in examples]
+            return np.concatenate([np.zeros((0, *width), dtype), *parts])
+
+        return cls(
+            class_names=tuple(source.class_names),
+            category_ids=tuple(int(i) for i in source.category_ids),
+            indices=indices,
+            image_ids=image_ids,
+            sizes=np.asarray([e.size for e in examples], np.int64).reshape(-1, 2),
+            pictures=np.repeat(np.arange(len(examples)), counts),
+            boxes=joined("boxes", np.float64, (4,)),
+            labels=joined("labels", np.int64),
+            crowd=joined("crowd", np.bool_),
+            areas=joined("areas", np.float64),
+        )
+
+
+def coco_metrics(
+    ground_truth: GroundTruth, detections: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The COCO numbers of `detections`.
+
+    Args:
+        ground_truth: the labels.
+        detections: rows of the COCO results format: `image_id` and `category_id` in
+            the source's numbering, `bbox` as x y width height in pixels of the
+            original picture, and `score`.
+
+    Returns:
+        `mAP50_95`, `mAP50`, `mAP75`, `mAP_small`, `mAP_medium`, `mAP_large` (at most
+        100 detections a class and picture), `AR1`, `AR10`, `AR100`, `AR_small`,
+        `AR_medium`, `AR_large`, in [0, 1]; `per_class`, by name: `AP`, `AP50`, `AP75`,
+        `AR100`, `num_boxes`; `counts`: `images`, `boxes` and `detections`. Boxes are
+        counted without crowds. A number that no box defines is NaN.
+
+    Raises:
+        ValueError: a detection is of a picture or class that the labels do not have.
+    """
+    _check_known(ground_truth, detections)
+    num_classes = len(ground_truth.category_ids)
+    precision, recall = _tables(ground_truth, detections)
+
+    def average_precision(area: str = "all", iou: int | None = None) -> float:
+        # Axes: IoU, recall, class, area, detections.
+        table = precision[..., AREAS.index(area), -1]
+        return _mean(table if iou is None else table[iou])
+
+    boxes_of = np.bincount(
+        ground_truth.labels[~ground_truth.crowd], minlength=num_classes
+    )
+    names = _distinct_names(ground_truth)
+    return {
+        "mAP50_95": average_precision(),
+        "mAP50": average_precision(iou=0),
+        "mAP75": average_precision(iou=5),
+        "mAP_small": average_precision("small"),
+        "mAP_medium": average_precision("medium"),
+        "mAP_large": average_precision("large"),
+        "AR1": _mean(recall[..., 0, 0]),
+        "AR10": _mean(recall[..., 0, 1]),
+        "AR100": _mean(recall[..., 0, 2]),
+        "AR_small": _mean(recall[..., 1, -1]),
+        "AR_medium": _mean(recall[..., 2, -1]),
+        "AR_large": _mean(recall[..., 3, -1]),
+        "per_class": {
+            names[label]: {
+                "AP": _mean(precision[:, :, label, 0, -1]),
+                "AP50": _mean(precision[0, :, label, 0, -1]),
+                "AP75": _mean(precision[5, :, label, 0, -1]),
+                "AR100": _mean(recall[:, label, 0, -1]),
+                "num_boxes": int(boxes_of[label]),
+            }
+            for label in range(num_classes)
+        },
+        "counts": {
+            "images": len(ground_truth.image_ids),
+            "boxes": int(boxes_of.sum()),
+            "detections": len(detections),
+        },
+    }
+
+
+def jsonable(metrics: Any) -> Any:
+    """The metrics with None, JSON's null, in the place of NaN, which JSON lacks."""
+    if isinstance(metrics, Mapping):
+        return {name: jsonable(value) for name, value in metrics.items()}
+    if isinstance(metrics, float) and math.isnan(metrics):
+        return None
+    return metrics
+
+
+def _tables(
+    truth: GroundTruth, detections: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluator's precision [t, r, c, a, m] and recall [t, c, a, m]; -1: none.
+
+    Classes are in order of label.
+    """
+    num_classes = len(truth.category_ids)
+    if not num_classes or not len(truth.image_ids):
+        shape = (10, 101, num_classes, len(AREAS), len(MAX_DETECTIONS))
+        return np.full(shape, -1.0), np.full((10, *shape[2:]), -1.0)
+    images = [
+        {"id": int(i), "height": int(h), "width": int(w)}
+        for i, (h, w) in zip(truth.image_ids, truth.sizes, strict=True)
+    ]
+    categories = [
+        {"id": i, "name": name}
+        for i, name in zip(truth.category_ids, truth.class_names, strict=True)
+    ]
+    labelled = []
+    for row, (x1, y1, x2, y2) in enumerate(truth.boxes.tolist()):
+        labelled.append(
+            {
+                # 0 would read as "not matched".
+                "id": row + 1,
+                "image_id": int(truth.image_ids[truth.pictures[row]]),
+                "category_id": truth.category_ids[truth.labels[row]],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": float(truth.areas[row]),
+                "iscrowd": int(truth.crowd[row]),
+            }
+        )
+    # Copies: the evaluator writes into the rows that it is given.
+    found = [
+        {
+            "id": row + 1,
+            "image_id": detection["image_id"],
+            "category_id": detection["category_id"],
+            "bbox": list(detection["bbox"]),
+            "area": detection["bbox"][2] * detection["bbox"][3],
+            "iscrowd": 0,
+            "score": detection["score"],
+        }
+        for row, detection in enumerate(detections)
+    ]
+    evaluator = COCOeval_faster(
+        _index(images, categories, labelled),
+        _index(images, categories, found),
+        iouType="bbox",
+        print_function=_silent,
+    )
+    evaluator.params.maxDets = list(MAX_DETECTIONS)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    # The evaluator sorts classes by category id.
+    order = np.argsort(np.argsort(truth.category_ids))
+    precision = np.asarray(evaluator.eval["precision"], np.float64)
+    recall = np.asarray(evaluator.eval["recall"], np.float64)
+    return precision[:, :, order], recall[:, order]
+
+
+def _index(images: list, categories: list, annotations: list) -> COCO:
+    return COCO(
+        {"images": images, "categories": categories, "annotations": annotations},
+        print_function=_silent,
+    )
+
+
+def _silent(*_: Any) -> None:
+    """Takes the evaluator's chatter."""
+
+
+def _mean(table: np.ndarray) -> float:
+    """Mean of the defined entries; NaN where there are none."""
+    defined = table[table > -1]
+    return float(np.mean(defined)) if defined.size else math.nan
+
+
+def _distinct_names(truth: GroundTruth) -> list[str]:
+    """The class names; those that occur twice with their category id."""
+    names = truth.class_names
+    return [
+        name if names.count(name) == 1 else f"{name} ({category_id})"
+        for name, category_id in zip(names, truth.category_ids, strict=True)
+    ]
+
+
+def _check_unique(ids: np.ndarray, things: str, kind: str) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"two {things} have the {kind} {values[counts > 1][0]}; the evaluator "
+            "could not tell them apart. Give each its own"
+        )
+
+
+def _check_known(truth: GroundTruth, detections: Sequence[Mapping[str, Any]]) -> None:
+    for key, known in (
+        ("image_id", set(truth.image_ids.tolist())),
+        ("category_id", set(truth.category_ids)),
+    ):
+        strangers = {detection[key] for detection in detections} - known
+        if strangers:
+            raise ValueError(
+                f"detections have {key} {min(strangers)}, which the labels do not "
+                f"have ({len(strangers)} such). Evaluate on the data that they are of"
+            )
