@@ -16,8 +16,25 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from yolojax.records import Example
 
+# The evaluator's own settings, in the order of its tables.
 AREAS = ("all", "small", "medium", "large")
 MAX_DETECTIONS = (1, 10, 100)
+
+# Rows of the printed table: key, quantity, IoU, area, detections a class and picture.
+ROWS = (
+    ("mAP50_95", "average precision", "0.50:0.95", "all", 100),
+    ("mAP50", "average precision", "0.50", "all", 100),
+    ("mAP75", "average precision", "0.75", "all", 100),
+    ("mAP_small", "average precision", "0.50:0.95", "small", 100),
+    ("mAP_medium", "average precision", "0.50:0.95", "medium", 100),
+    ("mAP_large", "average precision", "0.50:0.95", "large", 100),
+    ("AR1", "average recall", "0.50:0.95", "all", 1),
+    ("AR10", "average recall", "0.50:0.95", "all", 10),
+    ("AR100", "average recall", "0.50:0.95", "all", 100),
+    ("AR_small", "average recall", "0.50:0.95", "small", 100),
+    ("AR_medium", "average recall", "0.50:0.95", "medium", 100),
+    ("AR_large", "average recall", "0.50:0.95", "large", 100),
+)
 
 
 class Source(Protocol):
@@ -163,6 +180,60 @@ def jsonable(metrics: Any) -> Any:
     return metrics
 
 
+def format_table(
+    metrics: Mapping[str, Any], class_names: Sequence[str] | None = None
+) -> str:
+    """The metrics as text: the COCO table, then one line a class.
+
+    Args:
+        metrics: from `coco_metrics`.
+        class_names: the classes to list, in this order; all of them by default.
+
+    Returns:
+        Lines of aligned columns; "-" for a number that no box defines.
+    """
+    counts = metrics["counts"]
+    summary = [["", "IoU", "area", "at most", ""]]
+    summary += [
+        [quantity, iou, area, str(most), _number(metrics[key])]
+        for key, quantity, iou, area, most in ROWS
+    ]
+    per_class = metrics["per_class"]
+    columns = ("AP", "AP50", "AP75", "AR100")
+    classes = [["class", "boxes", *columns]]
+    for name in class_names if class_names is not None else per_class:
+        values = per_class[name]
+        numbers = [_number(values[column]) for column in columns]
+        classes.append([name, str(values["num_boxes"]), *numbers])
+    return "\n".join(
+        [
+            f"{counts['images']} pictures, {counts['boxes']} boxes, "
+            f"{counts['detections']} detections",
+            "",
+            *_aligned(summary, "<<<>>"),
+            "",
+            *_aligned(classes, "<>>>>>"),
+        ]
+    )
+
+
+def _aligned(rows: list[list[str]], sides: str) -> list[str]:
+    """One line a row; a column lies to the side (`<` or `>`) named in `sides`."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            f"{cell:{side}{width}}"
+            for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
 def _tables(
     truth: GroundTruth, detections: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -214,7 +285,6 @@ def _tables(
         iouType="bbox",
         print_function=_silent,
     )
-    evaluator.params.maxDets = list(MAX_DETECTIONS)
     evaluator.evaluate()
     evaluator.accumulate()
     # The evaluator sorts classes by category id.
