@@ -1,0 +1,246 @@
+"""Reads a whole data set before training: what cannot be used, and what is in it."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yolojax.data.decode import ImageError, decode_image, image_size
+from yolojax.data.report import Report
+from yolojax.data.sources.base import Source
+
+# Goes up when `decode_image` changes its mind about what can be read.
+CACHE_FORMAT = "yolojax scan 1"
+# COCO's borders between small, medium and large, in square pixels.
+MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
+
+
+class _Finding(NamedTuple):
+    """What reading one file showed; kept in the cache as it stands.
+
+    Attributes:
+        num_bytes: length of the file.
+        mtime_ns: when it was last changed; with `num_bytes` tells it is the same.
+        decoded: whether its pixels were decoded, and not only its header.
+        size: (height, width) as shown, None if unreadable.
+        digest: of its bytes, empty if they were not read.
+        error: why it is unreadable, empty if it is not.
+    """
+
+    num_bytes: int
+    mtime_ns: int
+    decoded: bool
+    size: tuple[int, int] | None
+    digest: str
+    error: str
+
+
+def scan(
+    source: Source,
+    *,
+    decode: bool = True,
+    num_threads: int = 2,
+    cache_path: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Report, np.ndarray]:
+    """Read every picture; say what is wrong and which ones can be used.
+
+    Left out are pictures that cannot be read, and those whose size is not the one
+    that their boxes were drawn on. Pictures with the same bytes are kept and counted.
+    Pictures that the source makes itself (arrays) are taken as good.
+
+    Args:
+        source: the data set.
+        decode: decode all pixels; otherwise only the headers are read, which does
+            not find damaged or double pictures.
+        num_threads: threads that read and decode.
+        cache_path: a JSON file of ours with what earlier scans found; it is made if
+            need be, and pictures that did not change are not read again.
+        progress: is called with the number of pictures done and of all.
+
+    Returns:
+        The report of this scan, without the source's own, and the indices of the
+        usable pictures, int64, rising.
+
+    Raises:
+        ValueError: no picture can be used, or `cache_path` is some other file.
+    """
+    known = _load_cache(cache_path)
+    fresh: dict[str, _Finding] = {}
+
+    def read(index: int) -> tuple[Any, _Finding | None]:
+        example = source[index]
+        if not isinstance(example.image, str):
+            return example, None
+        path = os.path.abspath(example.image)
+        old = known.get(path)
+        finding = _read(path, old, decode)
+        if finding is not old:
+            fresh[path] = finding
+        return example, finding
+
+    report, keep, seen = Report(), [], {}
+    with ThreadPoolExecutor(num_threads) as pool:
+        for index, (example, finding) in enumerate(pool.map(read, range(len(source)))):
+            if finding is None or _is_usable(example, finding, report):
+                keep.append(index)
+                if finding is not None and finding.digest:
+                    _note_copy(example.name, finding.digest, seen, report)
+            if progress is not None:
+                progress(index + 1, len(source))
+    if cache_path is not None and fresh:
+        _save_cache(cache_path, known | fresh)
+    if not keep:
+        raise ValueError(
+            f"none of the {len(source)} pictures can be used:\n{report.render()}"
+        )
+    return report, np.array(keep, np.int64)
+
+
+def _read(path: str, old: _Finding | None, decode: bool) -> _Finding:
+    """What a file holds; the old finding itself where that still stands."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return _Finding(0, 0, decode, None, "", error.strerror or str(error))
+    stamp = status.st_size, status.st_mtime_ns
+    if old is not None and old[:2] == stamp and old.decoded >= decode:
+        return old
+    digest = ""
+    try:
+        if decode:
+            data = Path(path).read_bytes()
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            height, width = decode_image(data).shape[:2]
+        else:
+            height, width = image_size(path)
+    except OSError as error:
+        return _Finding(*stamp, decode, None, "", error.strerror or str(error))
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{path}: ").removeprefix("picture: ")
+        return _Finding(*stamp, decode, None, digest, reason)
+    return _Finding(*stamp, decode, (height, width), digest, "")
+
+
+def _is_usable(example: Any, finding: _Finding, report: Report) -> bool:
+    if finding.size is None:
+        message = f"{finding.error}; left out"
+        report.add("unreadable picture", example.name, None, message)
+        return False
+    if finding.size == tuple(example.size):
+        return True
+    height, width = finding.size
+    message = (
+        f"the labels say {example.size[1]} x {example.size[0]}, the picture shows "
+        f"{width} x {height}"
+    )
+    if finding.size == tuple(example.size)[::-1]:
+        message += ": turned, as by an EXIF orientation"
+    message += "; left out, since its boxes do not fit"
+    report.add("size that differs from the labels'", example.name, None, message)
+    return False
+
+
+def _note_copy(name: str, digest: str, seen: dict[str, str], report: Report) -> None:
+    first = seen.setdefault(digest, name)
+    if first != name:
+        message = f"has the same bytes as {first}; both are kept"
+        report.note("picture given twice", file=name, message=message)
+
+
+def _load_cache(path: str | Path | None) -> dict[str, _Finding]:
+    if path is None or not os.path.exists(path):
+        return {}
+    try:
+        content = json.loads(Path(path).read_bytes())
+        if content["format"].rsplit(" ", 1)[0] != "yolojax scan":
+            raise KeyError("format")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a file that an earlier scan wrote; name another one"
+        ) from error
+    if content["format"] != CACHE_FORMAT:
+        return {}
+    return {
+        name: _Finding(*stamp, decoded, tuple(size) if size else None, digest, error)
+        for name, (*stamp, decoded, size, digest, error) in content["pictures"].items()
+    }
+
+
+def _save_cache(path: str | Path, findings: dict[str, _Finding]) -> None:
+    """Write beside, then rename: a scan that is killed leaves the old file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        try:
+            json.dump({"format": CACHE_FORMAT, "pictures": findings}, file)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def summary(source: Source, keep: Sequence[int] | np.ndarray) -> str:
+    """What a data set holds, as a text table.
+
+    Args:
+        source: the data set.
+        keep: indices of the pictures to count, as `scan` gives them.
+
+    Returns:
+        Pictures, boxes (crowds apart), their sizes by COCO's borders, the pictures'
+        sizes, and for each class its boxes and the pictures that show it.
+    """
+    num_classes = len(source.class_names)
+    boxes = np.zeros(num_classes, np.int64)
+    pictures = np.zeros(num_classes, np.int64)
+    areas: list[np.ndarray] = []
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    crowds, empty, most = 0, 0, 0
+    for index in keep:
+        example = source[int(index)]
+        labels = example.labels[~example.crowd]
+        count = np.bincount(labels, minlength=num_classes)
+        boxes += count
+        pictures += count > 0
+        areas.append(example.areas[~example.crowd])
+        sizes[(int(example.size[1]), int(example.size[0]))] += 1
+        crowds += int(example.crowd.sum())
+        empty += len(labels) == 0
+        most = max(most, len(labels))
+    area = np.concatenate([np.zeros(0, np.float32), *areas])
+    small, large = int((area < MEDIUM_AREA).sum()), int((area >= LARGE_AREA).sum())
+    common = ", ".join(f"{w} x {h} ({n})" for (w, h), n in sizes.most_common(3))
+    if len(sizes) > 3:
+        common += f" and {len(sizes) - 3} more sizes"
+    rows = [
+        ("pictures", f"{len(keep)}, {empty} of them without a box"),
+        ("picture sizes", f"{common} (width x height)"),
+        ("boxes", f"{len(area)}, at most {most} in a picture; {crowds} crowds apart"),
+        (
+            "box sizes",
+            f"{small} small, {len(area) - small - large} medium, {large} large "
+            "(areas below 32 x 32, below 96 x 96, above)",
+        ),
+    ]
+    names = [f"{label} {name}" for label, name in enumerate(source.class_names)]
+    width = max(map(len, [*names, "picture sizes"])) + 2
+    lines = [f"{title:<{width}}{text}" for title, text in rows]
+    lines += ["", f"{'class':<{width}}{'boxes':>8}{'pictures':>10}"]
+    lines += [
+        f"{name:<{width}}{boxes[label]:>8}{pictures[label]:>10}"
+        for label, name in enumerate(names)
+    ]
+    return "\n".join(lines)
