@@ -7,6 +7,7 @@ from typing import Any
 
 from yolojax.data.sources.base import Source
 from yolojax.data.sources.coco import CocoSource
+from yolojax.data.sources.digits import DigitsSource
 from yolojax.data.sources.voc import VocSource
 from yolojax.data.sources.yolo import YoloSource
 from yolojax.lookup import check_arguments, pick
@@ -15,6 +16,7 @@ __all__ = ["SOURCES", "Source", "make_source"]
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "coco": CocoSource,
+    "digits": DigitsSource,
     "voc": VocSource,
     "yolo": YoloSource,
 }
