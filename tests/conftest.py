@@ -15,4 +15,3 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _hook = install_import_hook(
     ["yolojax.ops", "yolojax.losses", "yolojax.augment"], "beartype.beartype"
 )
-

@@ -24,7 +24,7 @@ from yolojax.data import check, pipeline
 from yolojax.data.report import Report
 from yolojax.data.sources import SOURCES
 from yolojax.engine import evaluate, sharding
-from yolojax.engine.step import Step, init_state, make_train_step
+from yolojax.engine.step import Augment, Step, init_state, make_train_step
 from yolojax.losses.detection import scale_gains, yolov5_loss
 from yolojax.models.detector import MODELS, Model, build_model
 from yolojax.optim.build import Optimizer, build_optimizer
@@ -144,14 +144,15 @@ def open_data(
         if root and isinstance(arguments.get(key), str):
             arguments[key] = os.path.join(root, arguments[key])
     source = source_class(**arguments)
-    report, keep = check.scan(
+    report = Report()
+    report.merge(source.report)
+    found, keep = check.scan(
         source,
         num_threads=num_threads(settings),
         cache_path=cache_path,
         progress=progress,
     )
-    if len(keep) == 0:
-        raise ValueError(f"{where}: no picture can be read\n{report.render()}")
+    report.merge(found)
     if settings["data"]["strict"]:
         report.raise_if_any()
     return Data(source, keep, report)
@@ -222,25 +223,71 @@ def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
     """The loss `f(maps, boxes, labels, valid)` of the config."""
     chosen = settings["loss"]
     function = lookup.pick(LOSSES, chosen["name"], "loss")
-    gains = {key: chosen[key] for key in ("box", "objectness", "classes")}
     if chosen["scale_gains"]:
         gains = scale_gains(
-            **gains,
+            box=chosen["box"],
+            objectness=chosen["objectness"],
+            classes=chosen["classes"],
             num_levels=len(model.strides),
             num_classes=model.num_classes,
             image_size=image_size_of(settings),
         )
+    else:
+        gains = {
+            "box_gain": chosen["box"],
+            "objectness_gain": chosen["objectness"],
+            "class_gain": chosen["classes"],
+        }
     return functools.partial(
         function,
         anchors=model.anchors,
         strides=model.strides,
-        box_gain=gains["box"],
-        objectness_gain=gains["objectness"],
-        class_gain=gains["classes"],
         anchor_ratio=chosen["anchor_ratio"],
         label_smoothing=chosen["label_smoothing"],
         focal_gamma=chosen["focal_gamma"],
+        **gains,
     )
+
+
+def make_augmentation(settings: Mapping[str, Any], max_boxes: int) -> Augment:
+    """The augmentation of the config.
+
+    Args:
+        settings: a complete config.
+        max_boxes: room for boxes of a picture before augmentation; afterwards there
+            is twice as much, unless the config says how much.
+    """
+    chosen = settings["augment"]
+    return make_augment(
+        chosen["policy"],
+        image_size=image_size_of(settings),
+        max_boxes=chosen["max_boxes"] or 2 * max_boxes,
+    )
+
+
+def make_step(
+    settings: Mapping[str, Any],
+    model: Model,
+    mesh: Mesh,
+    *,
+    max_boxes: int,
+    steps_per_epoch: int,
+) -> tuple[Step, Optimizer]:
+    """The jitted training step of the config, and its optimiser."""
+    optimizer = make_optimizer(settings, model, steps_per_epoch)
+    closed = settings["augment"]["close_mosaic_epochs"]
+    step = make_train_step(
+        apply=model.apply,
+        loss=make_loss(settings, model),
+        optimizer=optimizer,
+        augment=make_augmentation(settings, max_boxes),
+        ema_decay=settings["ema"]["decay"],
+        ema_ramp=settings["ema"]["ramp"],
+        mosaic_steps=(settings["epochs"] - closed) * steps_per_epoch,
+        seed=settings["seed"],
+    )
+    replicated = sharding.replicated(mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated), optimizer
 
 
 def make_optimizer(
@@ -305,8 +352,7 @@ def build(
             raise ValueError(f"config.{key} must be at least 1, not {settings[key]}")
     size = image_size_of(settings)
     make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
-    policy = settings["augment"]["policy"]
-    make_augment(policy, image_size=size, max_boxes=1)
+    make_augmentation(settings, 1)
     mesh = make_mesh(settings)
 
     def cached(part: str) -> Path | None:
@@ -328,26 +374,11 @@ def build(
     total = settings["epochs"] * steps_per_epoch
     if settings["max_steps"]:
         total = min(total, settings["max_steps"])
-    optimizer = make_optimizer(settings, model, steps_per_epoch)
     in_data = pipeline.max_boxes_of(train.source, train.keep)
     max_boxes = settings["data"]["max_boxes"] or max(8, math.ceil(in_data / 8) * 8)
-    augment = make_augment(
-        policy,
-        image_size=size,
-        max_boxes=settings["augment"]["max_boxes"] or 2 * max_boxes,
+    step, optimizer = make_step(
+        settings, model, mesh, max_boxes=max_boxes, steps_per_epoch=steps_per_epoch
     )
-    closed = settings["augment"]["close_mosaic_epochs"]
-    step = make_train_step(
-        apply=model.apply,
-        loss=make_loss(settings, model),
-        optimizer=optimizer,
-        augment=augment,
-        ema_decay=settings["ema"]["decay"],
-        ema_ramp=settings["ema"]["ramp"],
-        mosaic_steps=(settings["epochs"] - closed) * steps_per_epoch,
-        seed=settings["seed"],
-    )
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
     return Experiment(
         settings=settings,
         image_size=size,
@@ -359,7 +390,7 @@ def build(
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         optimizer=optimizer,
-        step=jitted,
+        step=step,
     )
 
 
@@ -386,3 +417,12 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
             )
     workdir.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def write_classes(source: Any, workdir: Path) -> None:
+    """Write `classes.json`, which prediction needs: names and the source's numbers."""
+    content = {
+        "names": list(source.class_names),
+        "category_ids": [int(number) for number in source.category_ids],
+    }
+    (workdir / "classes.json").write_text(json.dumps(content, ensure_ascii=False))

@@ -55,7 +55,7 @@ class Checkpoints:
                 preservation_policy=policy,
                 enable_async_checkpointing=asynchronous,
             ),
-            item_names=("state", "data", "progress"),
+            item_handlers=_handlers(),
         )
 
     def latest_step(self) -> int | None:
@@ -144,10 +144,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
     path = Path(path).resolve()
     if not path.exists():
         raise ValueError(f"no weights at {path}: there is no such file or folder")
-    if path.parent.name == FOLDER and path.name.isdigit():
-        workdir, wanted = path.parent.parent, int(path.name)
-    else:
-        workdir, wanted = path, None
+    workdir = workdir_of(path)
+    wanted = int(path.name) if workdir != path else None
     folder, config_file = workdir / FOLDER, workdir / "config.json"
     if not folder.is_dir() or not config_file.is_file():
         raise ValueError(
@@ -157,12 +155,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
     options = ocp.CheckpointManagerOptions(
         read_only=True, save_interval_steps=0, create=False
     )
-    handlers: dict[str, Any] = {
-        "state": ocp.StandardCheckpointHandler(),
-        "progress": ocp.JsonCheckpointHandler(),
-    }
     with ocp.CheckpointManager(
-        folder, options=options, item_handlers=handlers
+        folder, options=options, item_handlers=_handlers()
     ) as manager:
         steps = sorted(manager.all_steps())
         if not steps or (wanted is not None and wanted not in steps):
@@ -182,6 +176,22 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
         state = manager.restore(step, args=restore)["state"]
     variables = jax.tree.map(np.asarray, state["ema"])
     return json.loads(config_file.read_text()), variables, step
+
+
+def workdir_of(path: str | Path) -> Path:
+    """The working directory that a path to weights is, or lies in."""
+    path = Path(path).resolve()
+    is_step = path.parent.name == FOLDER and path.name.isdigit()
+    return path.parent.parent if is_step else path
+
+
+def _handlers() -> dict[str, Any]:
+    """What reads and writes each item; named, so that a reader knows before it asks."""
+    return {
+        "state": ocp.StandardCheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler(),
+        "progress": ocp.JsonCheckpointHandler(),
+    }
 
 
 def _to_dicts(state: TrainState) -> dict[str, Any]:

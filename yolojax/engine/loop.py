@@ -220,10 +220,9 @@ def _log(
 ) -> None:
     row = book.take_window()
     speed, wait = clock.images_per_second, clock.wait_share
-    log.write(number, {**row, "time/images_per_second": speed, "time/data_wait": wait})
-    shown = ("loss", "box", "objectness", "class")
+    log.write(number, {**row, "time/images_per_second": speed, "time/wait_share": wait})
     progress.show(
-        {name: row[name] for name in shown if name in row},
+        {k.removeprefix("loss/"): v for k, v in row.items() if k.startswith("loss")},
         images_per_second=speed,
         wait_share=wait,
     )

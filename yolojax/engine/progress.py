@@ -233,3 +233,34 @@ class Progress:
 
     def _print(self, text: str) -> None:
         print(text, file=self._file, flush=True)
+
+
+@contextlib.contextmanager
+def counter(
+    what: str, *, file: TextIO | None = None, interval: float = 5.0
+) -> Iterator[Callable[[int, int], None]]:
+    """A function `report(done, total)` for long work that is not training.
+
+    A bar on a terminal; elsewhere a line every `interval` seconds, so that short work
+    prints nothing.
+
+    Args:
+        what: what is counted, as `pictures`.
+        file: where to; standard output if None.
+        interval: seconds between plain lines.
+    """
+    out = file or sys.stdout
+    if out.isatty():
+        with Bar(console=Console(file=out), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= interval:
+            last = time.monotonic()
+            print(f"{done}/{total} {what}", file=out, flush=True)
+
+    yield report

@@ -118,7 +118,7 @@ def make_train_step(
         pictures_seen = batch.image.shape[0]
         numbers = {
             "loss": total / pictures_seen,
-            **{name: value for name, value in parts.items() if value.ndim == 0},
+            **{f"loss/{name}": v for name, v in parts.items() if v.ndim == 0},
             "gradient_norm": norm,
             "boxes_cut": cut.astype(jnp.float32),
             "finite": finite.astype(jnp.float32),

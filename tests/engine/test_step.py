@@ -1,0 +1,80 @@
+"""The training step: sharding, compilation, seeds, bad numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tiny import tiny_config
+from yolojax import experiment
+from yolojax.engine import sharding
+
+
+def run_steps(count, start=None, **changes):
+    run = experiment.build(tiny_config(**changes))
+    state = run.initial_state() if start is None else start(run)
+    batches = run.train_batches()
+    losses = []
+    for _ in range(count):
+        batch = sharding.put_batch(next(batches), run.mesh)
+        state, numbers = run.step(state, batch)
+        losses.append(float(numbers["loss"]))
+    return run, state, losses
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return run_steps(5)
+
+
+def largest_difference(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in pairs)
+
+
+def test_four_devices_give_the_same_losses_and_parameters(on_one_device):
+    _, state, losses = on_one_device
+    _, sharded, sharded_losses = run_steps(5, devices=4)
+    np.testing.assert_allclose(losses, sharded_losses, rtol=1e-5)
+    assert largest_difference(state.params, sharded.params) < 1e-5
+    assert largest_difference(state.ema, sharded.ema) < 1e-5
+    assert largest_difference(state.batch_stats, sharded.batch_stats) < 1e-5
+
+
+def test_a_step_compiles_once(on_one_device):
+    run, _, _ = on_one_device
+    assert run.step._cache_size() == 1
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(on_one_device):
+    run, state, losses = on_one_device
+
+    batches = run.train_batches()
+    repeated = run.initial_state()
+    for _ in range(5):
+        batch = sharding.put_batch(next(batches), run.mesh)
+        repeated, _ = run.step(repeated, batch)
+    assert largest_difference(state, repeated) == 0
+    _, other, other_losses = run_steps(1, seed=1)
+    assert other_losses[0] != losses[0]
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(on_one_device):
+    run, _, _ = on_one_device
+    state = run.initial_state()
+    broken = jax.tree.map(jnp.copy, state.params)
+    broken["head"]["level3"]["bias"] = broken["head"]["level3"]["bias"] * jnp.nan
+    state = state._replace(params=broken)
+    kept = jax.tree.map(np.array, state)
+    batch = sharding.put_batch(next(run.train_batches()), run.mesh)
+    state, numbers = run.step(state, batch)
+    assert float(numbers["finite"]) == 0
+    assert int(state.step) == 1
+    assert int(state.skipped) == int(state.skipped_in_a_row) == 1
+    for name in ("batch_stats", "opt_state", "ema"):
+        assert largest_difference(getattr(kept, name), getattr(state, name)) == 0
+
+
+def test_all_state_is_float32_or_int32(on_one_device):
+    _, state, _ = on_one_device
+    assert {str(x.dtype) for x in jax.tree.leaves(state)} == {"float32", "int32"}

@@ -1,0 +1,76 @@
+"""What is wrong with a config is said before anything is compiled."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.tiny import tiny_config
+from yolojax import experiment
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"image_size": (64, 65)}, r"\(64, 65\).* divisible by 32.*\(64, 64\)"),
+        ({"image_size": (0,)}, "one or two positive integers"),
+        ({"batch_size": 6, "devices": 4}, "batch_size 6.*4 devices.*Nearest: 8"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"devices": 64}, "config.devices is 64"),
+        ({"dtype": "int8"}, "config.dtype must be one of.*'int8'"),
+        ({"model__name": "yolov5z"}, "no model named 'yolov5z'.*Did you mean"),
+        ({"model__wdth": 1}, "config.model has no argument 'wdth'"),
+        ({"model__num_classes": 3}, "num_classes is 3.*10 classes.*num_classes=10"),
+        ({"data__train": {}}, "config.data.train needs source="),
+        ({"data__train": {"source": "cocoo"}}, "no source named 'cocoo'.*'coco'"),
+        ({"data__train": {"source": "digits", "splt": 1}}, "no argument 'splt'"),
+        ({"data__cache": "disc"}, "'disc'"),
+        ({"loss__name": "yolov9"}, "no loss named 'yolov9'"),
+        ({"optim__name": "sdg"}, "no optimizer named 'sdg'.*'sgd'"),
+        ({"optim__schedule": "cos"}, "no schedule named 'cos'.*cosine"),
+        (
+            {"augment__policy": ({"name": "mosiac"},)},
+            "no augmentation named 'mosiac'.*'mosaic'",
+        ),
+        (
+            {"data__val": {}, "early_stopping__patience": 3},
+            "patience needs config.data.val",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_configs_are_named_with_the_way_out(changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.build(tiny_config(**changes)).train_batches()
+
+
+def test_missing_folder_is_named(tmp_path):
+    source = {"source": "voc", "root": str(tmp_path / "nothing"), "split": "train"}
+    with pytest.raises(ValueError, match="nothing"):
+        experiment.build(tiny_config(data__train=source))
+
+
+def test_class_names_of_train_and_val_must_agree(tmp_path):
+    annotations = tmp_path / "a.json"
+    annotations.write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}],
+                "annotations": [],
+                "categories": [{"id": 1, "name": "cat"}],
+            }
+        )
+    )
+    from yolojax.vis.draw import save_image
+
+    save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    val = {"source": "coco", "images": str(tmp_path), "annotations": str(annotations)}
+    with pytest.raises(ValueError, match="val has cat; they must be the same"):
+        experiment.build(tiny_config(data__val=val))
+
+
+def test_workdir_of_another_config_is_refused(tmp_path):
+    experiment.write_config(tiny_config(), tmp_path)
+    experiment.write_config(tiny_config(epochs=5), tmp_path)
+    with pytest.raises(ValueError, match="another config: seed differ"):
+        experiment.write_config(tiny_config(seed=1), tmp_path)

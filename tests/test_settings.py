@@ -1,0 +1,47 @@
+import copy
+import json
+
+import pytest
+
+from yolojax import settings
+
+
+def test_what_is_left_out_is_taken_from_the_defaults():
+    complete = settings.complete({"epochs": 2, "optim": {"name": "adamw"}})
+    assert complete["epochs"] == 2
+    assert complete["optim"]["name"] == "adamw"
+    assert complete["optim"]["momentum"] == settings.DEFAULTS["optim"]["momentum"]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"epoch": 2}, "unknown key 'epoch'.*Did you mean 'epochs'"),
+        ({"optim": {"lr": 1}}, "unknown key 'optim.lr'.*learning_rate"),
+        ({"epochs": "2"}, "config.epochs must be a int"),
+        ({"epochs": True}, "config.epochs must be a int"),
+        ({"data": {"strict": 1}}, "config.data.strict must be a bool"),
+        ({"ema": 3}, "config.ema must be a dict"),
+    ],
+)
+def test_wrong_keys_and_kinds_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        settings.complete(given)
+
+
+def test_defaults_are_not_changed():
+    before = copy.deepcopy(settings.DEFAULTS)
+    settings.complete({"model": {"name": "x"}, "data": {"train": {"source": "y"}}})
+    assert before == settings.DEFAULTS
+
+
+def test_json_gives_the_same_settings_back():
+    given = settings.complete(
+        {
+            "image_size": 320,
+            "augment": {"policy": (dict(name="mosaic", probability=1.0),)},
+            "model": {"name": "yolov5n", "anchors": (((1, 2),),)},
+        }
+    )
+    assert given["image_size"] == (320,)
+    assert settings.from_json(json.dumps(given)) == given

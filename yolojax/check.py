@@ -1,0 +1,39 @@
+"""Read a whole data set and say what is wrong with it; nothing is changed.
+
+    python -m yolojax.check --config configs/bccd.py --config.data.root=/data/bccd
+
+Exit code 0 when there is nothing to report, 1 when there is, 2 when the data cannot be
+used at all.
+"""
+
+from yolojax import command
+
+
+def main() -> int:
+    """Check as the flags say."""
+    from yolojax import experiment, settings
+    from yolojax.data import check
+    from yolojax.engine.progress import counter
+
+    chosen = settings.complete(command.FLAGS.config.to_dict())
+    # The report is what was asked for, not an error.
+    chosen["data"]["strict"] = False
+    problems, names = 0, []
+    for part in ("train", "val"):
+        if not chosen["data"][part]:
+            continue
+        with counter(f"pictures of {part}") as progress:
+            data = experiment.open_data(chosen, part, progress=progress)
+        names.append(data.source.class_names)
+        problems += sum(data.report.counts().values())
+        print(f"== {part} ==\n{check.summary(data.source, data.keep)}\n")
+        print(data.report.render() or "nothing is wrong", end="\n\n")
+        experiment.make_model(chosen, data.source.class_names)
+    if len(set(names)) > 1:
+        raise ValueError("train and val have different classes")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    command.define_config()
+    command.run(main, usage=__doc__)

@@ -1,0 +1,49 @@
+"""COCO numbers of a trained detector: the COCO table and one row a class.
+
+    python -m yolojax.evaluate --workdir runs/x
+    python -m yolojax.evaluate --workdir runs/bccd --split test
+    python -m yolojax.evaluate --weights runs/x/checkpoints/1200 --config configs/x.py
+
+Without --config the run's own config is taken. Writes evaluation.json and
+predictions.json (COCO results format) into --output, by default the workdir.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from yolojax import command
+
+flags.DEFINE_string("workdir", None, "Directory of the run whose weights to evaluate.")
+flags.DEFINE_string("weights", None, "A workdir or one of its checkpoints.")
+flags.DEFINE_string("split", None, "Another split of the same source, as test.")
+flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")
+flags.DEFINE_string("output", None, "Where the JSON files go.")
+
+
+def main() -> int:
+    """Evaluate as the flags say."""
+    from yolojax import inference, settings
+    from yolojax.engine.progress import counter
+
+    given = command.FLAGS
+    weights = given.weights or given.workdir
+    if not weights:
+        raise ValueError("give --workdir or --weights")
+    output = Path(given.output or given.workdir or ".")
+    changes = {"data.val.split": given.split, "data.root": given.data_root}
+    if given.config:
+        chosen = settings.complete(given.config.to_dict())
+        keys = ("data", "evaluate", "image_size", "batch_size", "devices", "dtype")
+        changes = {key: chosen[key] for key in keys} | changes
+    loaded = inference.load(weights, inference.settings_changes(changes))
+    print(f"{loaded.model.name}, step {loaded.step} of {weights}", flush=True)
+    with counter("pictures") as progress:
+        inference.evaluate_detector(loaded, output, progress)
+    print(f"written: {output / 'evaluation.json'}, {output / 'predictions.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    command.define_config(required=False)
+    command.run(main, usage=__doc__)

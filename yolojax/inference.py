@@ -1,0 +1,336 @@
+"""A trained detector, loaded to be used: on a data set, on pictures, on videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from yolojax import experiment, settings
+from yolojax.data import media, pipeline
+from yolojax.data.report import Report
+from yolojax.engine import checkpoint, evaluate, sharding
+from yolojax.engine.log import write_json
+from yolojax.metrics.detection import format_table, jsonable
+from yolojax.models.detector import Model
+from yolojax.records import Detections, Example
+from yolojax.vis import draw, video
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A network with its averaged weights, and what its classes are called."""
+
+    settings: dict[str, Any]
+    model: Model
+    variables: dict[str, Any]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    mesh: Mesh
+    step: int
+
+
+def load(
+    weights: str | Path, change: Callable[[dict[str, Any]], None] | None = None
+) -> Loaded:
+    """Load a run's best weights, or those of one of its checkpoints.
+
+    Args:
+        weights: a working directory, or one checkpoint in it.
+        change: alters the run's settings before the network is built.
+
+    Raises:
+        ValueError: there are none, or they do not fit the settings.
+    """
+    saved, variables, step = checkpoint.load_weights(weights)
+    chosen = settings.from_json(json.dumps(saved))
+    if change is not None:
+        change(chosen)
+    classes = json.loads((checkpoint.workdir_of(weights) / "classes.json").read_text())
+    model = experiment.make_model(chosen, tuple(classes["names"]))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, model.shapes())
+    if shapes != jax.tree.map(np.shape, variables):
+        raise ValueError(f"the weights in {weights} do not fit {model.name}")
+    return Loaded(
+        settings=chosen,
+        model=model,
+        variables=variables,
+        class_names=tuple(classes["names"]),
+        category_ids=tuple(classes["category_ids"]),
+        mesh=experiment.make_mesh(chosen),
+        step=step,
+    )
+
+
+def evaluate_detector(
+    loaded: Loaded, output: Path, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """COCO numbers on `data.val` of the settings, printed and written.
+
+    Args:
+        loaded: the detector.
+        output: gets evaluation.json and predictions.json.
+        progress: `progress(done, total)` in pictures.
+
+    Raises:
+        ValueError: no data, or data with other classes than the detector.
+    """
+    data = experiment.open_data(loaded.settings, "val")
+    if data.source.class_names != loaded.class_names:
+        raise ValueError(
+            f"the data have the classes {', '.join(data.source.class_names[:8])}, "
+            f"the detector knows {', '.join(loaded.class_names[:8])}"
+        )
+    if text := data.report.render():
+        print(text)
+    total = len(data.keep)
+    metrics, results = evaluate.evaluate(
+        experiment.make_predict(loaded.settings, loaded.model, loaded.mesh),
+        loaded.variables,
+        experiment.make_eval_batches(loaded.settings, data),
+        data.source,
+        data.keep,
+        mesh=loaded.mesh,
+        progress=functools.partial(_report, progress, total) if progress else None,
+    )
+    print(format_table(metrics, loaded.class_names))
+    if jax.process_index() == 0:
+        write_json(output / "evaluation.json", jsonable(metrics))
+        write_json(output / "predictions.json", results)
+    return metrics
+
+
+def _report(progress: Callable[[int, int], None], total: int, done: int) -> None:
+    progress(done, total)
+
+
+class Predictor:
+    """Finds objects on pictures of any size, a few at a time.
+
+    Args:
+        loaded: the detector.
+        score_threshold: what is less sure is left out.
+        iou_threshold: overlap above which the less sure box of a class goes.
+        batch_size: pictures that go through the network together.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        score_threshold: float,
+        iou_threshold: float,
+        batch_size: int,
+    ):
+        # One device: the pictures of a folder come one after the other.
+        self._mesh = sharding.make_mesh(1)
+        self._variables = sharding.put_replicated(loaded.variables, self._mesh)
+        self._loaded = loaded
+        self.batch_size = batch_size
+        self._predict = evaluate.make_predict_step(
+            loaded.model,
+            self._mesh,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            multi_label=False,
+        )
+
+    def __call__(self, pictures: Sequence[np.ndarray]) -> list[Found]:
+        """What is found on each picture.
+
+        Args:
+            pictures: uint8 RGB [h, w, 3], at most `batch_size`, of any sizes.
+
+        Returns:
+            For each its boxes [k, 4] (corners, pixels of that picture), labels [k]
+            and scores [k], best first.
+        """
+        batches = pipeline.make_eval_batches(
+            _Pictures(pictures),
+            range(len(pictures)),
+            image_size=experiment.image_size_of(self._loaded.settings),
+            batch_size=self.batch_size,
+            num_threads=experiment.num_threads(self._loaded.settings),
+        )
+        found: list[Found] = []
+        for batch in batches:
+            on_device = sharding.put_batch(batch, self._mesh)
+            rows: Detections = jax.device_get(self._predict(self._variables, on_device))
+            for i in range(len(pictures) - len(found)):
+                valid = rows.valid[i]
+                found.append(
+                    (rows.boxes[i][valid], rows.labels[i][valid], rows.scores[i][valid])
+                )
+        return found
+
+
+class _Pictures:
+    """Decoded pictures in the form of a source without labels."""
+
+    class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+
+    def __init__(self, pictures: Sequence[np.ndarray]):
+        self.report = Report()
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Example:
+        picture = self._pictures[index]
+        return Example(
+            image=picture,
+            boxes=np.zeros((0, 4), np.float32),
+            labels=np.zeros(0, np.int32),
+            crowd=np.zeros(0, np.bool_),
+            areas=np.zeros(0, np.float32),
+            image_id=index,
+            size=(picture.shape[0], picture.shape[1]),
+            name=f"picture {index}",
+        )
+
+
+def predict_media(
+    predictor: Predictor,
+    loaded: Loaded,
+    items: Sequence[media.MediaItem],
+    output: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[dict[str, Any]], Report]:
+    """Find objects on pictures and videos; draw them and write them down.
+
+    Args:
+        predictor: finds them.
+        loaded: gives the classes.
+        items: pictures and videos.
+        output: gets the drawn pictures and videos, and predictions.json: rows of the
+            COCO results format with `file_name` and, for videos, `frame`, beside.
+            `image_id` is the file's name where that is a number, as in COCO, and
+            otherwise its place in the list, from 1.
+        progress: `progress(done, total)` in files.
+
+    Returns:
+        The rows, and a report of what could not be read.
+    """
+    report, rows = Report(), []
+    waiting: list[tuple[int, media.MediaItem, np.ndarray]] = []
+
+    def finish() -> None:
+        pictures = [picture for _, _, picture in waiting]
+        for (place, item, picture), found in zip(
+            waiting, predictor(pictures) if pictures else [], strict=True
+        ):
+            rows.extend(_rows(found, loaded, item, place))
+            drawn = _drawn(picture, found, loaded)
+            draw.save_image(output / f"{item.output_name}.jpg", drawn)
+        waiting.clear()
+
+    for place, item in enumerate(items, start=1):
+        if item.kind == "video":
+            finish()
+            rows.extend(_predict_video(predictor, loaded, item, place, output, report))
+        else:
+            picture = media.read_image(item, report)
+            if picture is not None:
+                waiting.append((place, item, picture))
+            if len(waiting) == predictor.batch_size:
+                finish()
+        if progress is not None:
+            progress(place, len(items))
+    finish()
+    write_json(output / "predictions.json", rows)
+    return rows, report
+
+
+def _predict_video(
+    predictor: Predictor,
+    loaded: Loaded,
+    item: media.MediaItem,
+    place: int,
+    output: Path,
+    report: Report,
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+
+    def drawn_frames(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        number = 0
+        for group in _grouped(frames, predictor.batch_size):
+            for frame, found in zip(group, predictor(group), strict=True):
+                extra = {"frame": number}
+                rows.extend(row | extra for row in _rows(found, loaded, item, place))
+                number += 1
+                yield _drawn(frame, found, loaded)
+
+    try:
+        with media.Video(item.path) as film:
+            frames = drawn_frames(film.frames(report))
+            video.write_video(output / f"{item.output_name}.mp4", frames, film.fps)
+    except ValueError as error:
+        message = str(error).removeprefix(f"{item.path}: ")
+        report.add("unreadable video", item.path, None, f"{message}; left out")
+    return rows
+
+
+def _grouped(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    group: list[np.ndarray] = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _drawn(picture: np.ndarray, found: Found, loaded: Loaded) -> np.ndarray:
+    boxes, labels, scores = found
+    return draw.draw_boxes(picture, boxes, labels, scores, loaded.class_names)
+
+
+def _rows(
+    found: Found, loaded: Loaded, item: media.MediaItem, place: int
+) -> list[dict[str, Any]]:
+    stem = item.path.stem
+    image_id = int(stem) if stem.isascii() and stem.isdigit() else place
+    return [
+        {
+            "image_id": image_id,
+            "category_id": loaded.category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+            "category_name": loaded.class_names[label],
+            "file_name": str(item.path),
+        }
+        for (x1, y1, x2, y2), label, score in zip(
+            found[0].astype(np.float64).tolist(),
+            found[1].tolist(),
+            found[2].tolist(),
+            strict=True,
+        )
+    ]
+
+
+def settings_changes(changes: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """A function that sets dotted keys of settings where the value is not None."""
+
+    def change(chosen: dict[str, Any]) -> None:
+        for key, value in changes.items():
+            if value is None:
+                continue
+            *parents, last = key.split(".")
+            node = chosen
+            for parent in parents:
+                node = node[parent]
+            node[last] = value
+
+    return change

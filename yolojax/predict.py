@@ -1,0 +1,56 @@
+"""Find objects on pictures and videos, draw them, and write them down.
+
+    python -m yolojax.predict --weights runs/x --source photo.jpg --output out
+    python -m yolojax.predict --weights runs/x --source photos/ --source 'a/*.png' \\
+        --source film.mp4 --output out --conf 0.4
+
+Writes the drawn pictures and videos and predictions.json (COCO results format).
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from yolojax import command
+
+flags.DEFINE_string("weights", None, "A workdir or one of its checkpoints.")
+flags.DEFINE_multi_string("source", None, "File, folder, pattern or list; repeatable.")
+flags.DEFINE_string("output", "runs/predict", "Where pictures and JSON go.")
+flags.DEFINE_float("conf", 0.25, "What is less sure is left out.", 0.0, 1.0)
+flags.DEFINE_float("iou", 0.45, "Overlap above which a box gives way.", 0.0, 1.0)
+flags.DEFINE_integer("batch_size", 8, "Pictures at a time.", 1)
+flags.DEFINE_bool("recursive", False, "Also take folders inside of folders.")
+
+
+def main() -> int:
+    """Predict as the flags say."""
+    from yolojax import inference
+    from yolojax.data import media
+    from yolojax.data.report import Report
+    from yolojax.engine.progress import counter
+
+    given = command.FLAGS
+    report = Report()
+    items = media.expand_sources(given.source, recursive=given.recursive, report=report)
+    loaded = inference.load(given.weights, inference.settings_changes({"devices": 1}))
+    predictor = inference.Predictor(
+        loaded,
+        score_threshold=given.conf,
+        iou_threshold=given.iou,
+        batch_size=min(given.batch_size, max(1, len(items))),
+    )
+    output = Path(given.output)
+    with counter("files") as progress:
+        rows, unread = inference.predict_media(
+            predictor, loaded, items, output, progress
+        )
+    report.merge(unread)
+    if text := report.render():
+        print(text)
+    print(f"{len(rows)} objects on {len(items)} files, drawn in {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["weights", "source"])
+    command.run(main, usage=__doc__)

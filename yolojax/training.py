@@ -1,0 +1,250 @@
+"""One training run in a working directory: start or go on, and leave its results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolojax import experiment
+from yolojax.data.decode import decode_image
+from yolojax.engine import checkpoint, evaluate, loop, sharding
+from yolojax.engine.log import RunLog, write_json
+from yolojax.engine.progress import Progress, counter
+from yolojax.experiment import Data, Experiment
+from yolojax.metrics.detection import GroundTruth, format_table, jsonable
+from yolojax.records import TrainState
+from yolojax.vis import draw, plots
+
+# Weights of mAP50 and mAP50-95 in what "best" means, as published for YOLOv5.
+FITNESS = {"mAP50": 0.1, "mAP50_95": 0.9}
+
+
+def fitness(metrics: Mapping[str, float]) -> float:
+    """What decides which checkpoint is the best: 0.1 mAP50 + 0.9 mAP50-95."""
+    return sum(weight * metrics[name] for name, weight in FITNESS.items())
+
+
+def train(settings: Mapping[str, Any], workdir: Path) -> int:
+    """Train as `settings` say, or go on where `workdir` stands.
+
+    Args:
+        settings: a complete config, see `settings.complete`.
+        workdir: gets config.json, metrics.csv, events, checkpoints, plots,
+            evaluation.json and summary.json.
+
+    Returns:
+        0 when the run has finished, 128 plus the signal's number when one stopped it.
+
+    Raises:
+        ValueError: anything wrong with config or data, before any compile; or too
+            many steps in a row that were not finite.
+    """
+    began = time.monotonic()
+    with counter("pictures looked at") as progress:
+        run = experiment.build(settings, workdir=workdir, progress=progress)
+    experiment.write_config(settings, workdir)
+    experiment.write_classes(run.train.source, workdir)
+    describe(run)
+    state, batches = run.initial_state(), run.train_batches()
+    checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
+    book = loop.Bookkeeping()
+    restored = checkpoints.restore(state)
+    if restored is not None:
+        state, book = restored.state, loop.Bookkeeping(**restored.progress)
+        batches.set_state(restored.data)
+        print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
+    start = int(state.step)
+    evaluation = make_evaluation(run)
+    with (
+        RunLog(
+            workdir,
+            start_step=start,
+            tensorboard=settings["log"]["tensorboard"],
+            active=jax.process_index() == 0,
+        ) as log,
+        Progress(
+            total_steps=run.total_steps,
+            steps_per_epoch=run.steps_per_epoch,
+            start_step=start,
+        ) as progress,
+    ):
+        if start == 0 and settings["log"]["pictures"] and log.active:
+            draw_labels(run.train, workdir)
+        outcome = loop.fit(
+            state,
+            step=run.step,
+            batches=batches,
+            put=lambda batch: sharding.put_batch(batch, run.mesh),
+            evaluate=evaluation,
+            fitness=fitness,
+            checkpoints=checkpoints,
+            log=log,
+            progress=progress,
+            plan=make_plan(run),
+            book=book,
+        )
+        checkpoints.close()
+        if not outcome.finished:
+            step = int(outcome.state.step)
+            print(f"stopped by signal {outcome.signal} at step {step}; saved. ")
+            print("The same command goes on from there.")
+            return 128 + outcome.signal
+        minutes = (time.monotonic() - began) / 60
+        finish(run, workdir, outcome, log, minutes)
+    return 0
+
+
+def describe(run: Experiment) -> None:
+    """Print what is trained on what, and what is wrong with the data."""
+    leaves = jax.tree.leaves(run.model.shapes()["params"])
+    parameters = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+    devices = run.mesh.devices
+    print(
+        f"{run.model.name}: {parameters:,} parameters, {run.model.num_classes} "
+        f"classes, {run.image_size[0]}x{run.image_size[1]} px, "
+        f"{run.settings['dtype']}, {devices.size} {devices.flat[0].platform} device(s)"
+    )
+    for part, data in (("train", run.train), ("val", run.val)):
+        if data is None:
+            continue
+        boxes = sum(len(data.source[i].labels) for i in data.keep.tolist())
+        print(f"{part}: {len(data.keep)} pictures, {boxes} boxes")
+        if text := data.report.render():
+            print(text)
+    print(
+        f"{run.steps_per_epoch} steps an epoch, {run.total_steps} in all; "
+        f"up to {run.max_boxes} boxes a picture",
+        flush=True,
+    )
+
+
+def make_plan(run: Experiment) -> loop.Plan:
+    """When to log, evaluate and save, in steps."""
+    chosen = run.settings["checkpoint"]
+    return loop.Plan(
+        total_steps=run.total_steps,
+        log_every=run.settings["log"]["every_steps"],
+        evaluate_every=run.settings["evaluate"]["every_epochs"] * run.steps_per_epoch,
+        save_every=chosen["every_steps"]
+        or chosen["every_epochs"] * run.steps_per_epoch,
+        patience=run.settings["early_stopping"]["patience"],
+    )
+
+
+def make_evaluation(run: Experiment) -> Callable[[TrainState], dict[str, float]] | None:
+    """A function from a state to the COCO numbers of its averaged weights."""
+    if run.val is None:
+        return None
+    predict = experiment.make_predict(run.settings, run.model, run.mesh)
+    batches = experiment.make_eval_batches(run.settings, run.val)
+    data = run.val
+    truth = GroundTruth.from_source(data.source, data.keep)
+
+    def evaluation(state: TrainState) -> dict[str, float]:
+        metrics, _ = evaluate.evaluate(
+            predict,
+            state.ema,
+            batches,
+            data.source,
+            data.keep,
+            mesh=run.mesh,
+            ground_truth=truth,
+        )
+        return {k: v for k, v in metrics.items() if isinstance(v, float)}
+
+    return evaluation
+
+
+def finish(
+    run: Experiment,
+    workdir: Path,
+    outcome: loop.Outcome,
+    log: RunLog,
+    minutes: float,
+) -> None:
+    """Evaluate the best weights, draw the pictures, write the summary."""
+    final: dict[str, Any] = {}
+    if run.val is not None:
+        # Not of the last state but of the checkpoint that is handed on.
+        _, variables, step = checkpoint.load_weights(workdir)
+        predict = experiment.make_predict(run.settings, run.model, run.mesh)
+        batches = experiment.make_eval_batches(run.settings, run.val)
+        final, results = evaluate.evaluate(
+            predict, variables, batches, run.val.source, run.val.keep, mesh=run.mesh
+        )
+        print(f"\nbest weights (step {step}) on val:")
+        print(format_table(final, run.val.source.class_names))
+        if log.active:
+            write_json(workdir / "evaluation.json", jsonable(final))
+            count = run.settings["log"]["pictures"]
+            draw_predictions(run.val, results, workdir, count)
+    if not log.active:
+        return
+    plots.plot_curves(workdir / "metrics.csv", workdir / "plots" / "curves.png")
+    log.write_summary(
+        {
+            "finished": True,
+            "stopped_early": outcome.stopped_early,
+            "steps": int(outcome.state.step),
+            "best_step": outcome.book.best_step,
+            "skipped_steps": int(outcome.state.skipped),
+            "boxes_cut": outcome.book.boxes_cut,
+            "minutes": minutes,
+            "model": run.model.name,
+            "seed": run.settings["seed"],
+            **{k: v for k, v in final.items() if isinstance(v, int | float)},
+        }
+    )
+    print(f"\nfinished in {minutes:.1f} minutes. Results in {workdir}:")
+    print("  summary.json, evaluation.json, metrics.csv, plots/curves.png")
+    if run.val is not None:
+        print("  plots/predictions.png: what the detector finds on val")
+    if run.settings["message"]:
+        print(f"\n{run.settings['message'].format(workdir=workdir)}")
+
+
+def draw_labels(data: Data, workdir: Path) -> None:
+    """Draw how often each class occurs and how large its boxes are."""
+    examples = [data.source[i] for i in data.keep.tolist()]
+    shares = [e.boxes / np.float32((*e.size[::-1], *e.size[::-1])) for e in examples]
+    plots.plot_labels(
+        np.concatenate(shares),
+        np.concatenate([e.labels for e in examples]),
+        data.source.class_names,
+        workdir / "plots" / "labels.png",
+    )
+
+
+def draw_predictions(
+    data: Data, results: list[dict[str, Any]], workdir: Path, count: int
+) -> None:
+    """Draw what was found on the first `count` pictures, above a score of 0.25."""
+    if not count:
+        return
+    label_of = {number: i for i, number in enumerate(data.source.category_ids)}
+    cells = []
+    for index in data.keep.tolist()[:count]:
+        example = data.source[index]
+        rows = [
+            row
+            for row in results
+            if row["image_id"] == example.image_id and row["score"] >= 0.25
+        ]
+        boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        cells.append(
+            draw.draw_boxes(
+                decode_image(example.image),
+                boxes,
+                np.array([label_of[row["category_id"]] for row in rows], np.int32),
+                np.array([row["score"] for row in rows], np.float32),
+                data.source.class_names,
+            )
+        )
+    sheet = draw.contact_sheet(cells, 4)
+    draw.save_image(workdir / "plots" / "predictions.png", sheet)
