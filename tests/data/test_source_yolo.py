@@ -301,7 +301,9 @@ def test_pictures_without_any_label_file_are_an_error(tmp_path):
 def test_pictures_none_of_which_can_be_read_are_an_error(tmp_path):
     yaml = make_set(tmp_path, ["0 .5 .5 .1 .1"])
     (tmp_path / "images/train/0.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"none of 1 pictures(.|\n)*the file is empty"):
+    with pytest.raises(
+        ValueError, match=r"not one picture can(.|\n)*the file is empty"
+    ):
         YoloSource(yaml=yaml)
 
 

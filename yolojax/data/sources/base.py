@@ -168,7 +168,11 @@ def _repeats(found: Annotations, boxes: np.ndarray, keep: np.ndarray) -> np.ndar
 
 
 class LabelledPictures:
-    """Pictures on disk with their boxes in memory."""
+    """Pictures on disk with their boxes in memory.
+
+    Raises:
+        ValueError: there is no picture.
+    """
 
     def __init__(
         self,
@@ -182,6 +186,8 @@ class LabelledPictures:
         category_ids: Sequence[int],
         report: Report,
     ) -> None:
+        if not paths:
+            raise ValueError(f"not one picture can be used:\n{report.render()}")
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids)
         self.report = report

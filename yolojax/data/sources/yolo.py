@@ -272,10 +272,6 @@ def _read(
             report.note("empty label file", file=label_file, message=message)
         pictures.append(_Picture(path, size, label_file, content))
     report.note("picture without a label file (background)", unlabelled)
-    if not pictures:
-        raise ValueError(
-            f"none of {len(paths)} pictures can be used:\n{report.render()}"
-        )
     return pictures
 
 
