@@ -86,8 +86,15 @@ def fitted_size(
     """
     given = jnp.maximum(sizes, 1).astype(jnp.float32)
     height, width = image_size
-    ratio = jnp.minimum(height / given[..., 0], width / given[..., 1])
-    return jnp.maximum(jnp.round(given * ratio[..., None]), 1.0)
+    by_height = height * given[..., 1] < width * given[..., 0]
+    # Multiplied before it is divided, so that halves are exact and round as in
+    # `ops.letterbox`.
+    fitted = jnp.where(
+        by_height[..., None],
+        given * height / given[..., :1],
+        given * width / given[..., 1:],
+    )
+    return jnp.maximum(jnp.round(fitted), 1.0)
 
 
 def _place(

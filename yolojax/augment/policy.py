@@ -114,6 +114,7 @@ def make_augment(
     def augment(
         key: Array, batch: Batch, *, mosaic_on: bool | Bool[Array, ""]
     ) -> tuple[Batch, Int[Array, ""]]:
+        batch = jax.tree.map(jnp.asarray, batch)
         num = batch.image.shape[0]
         # All of a sample's numbers in one call: many small calls compile slowly.
         num_draws = sum(1 + entry.step.num_draws for entry in entries)

@@ -235,24 +235,20 @@ def _taps(
     return index, weight, next_weight
 
 
-def settle(
-    image: Float[Array, "*n"], never: Bool[Array, ""] | None = None
-) -> Float[Array, "*n"]:
+def settle(image: Float[Array, "*n"], never: Bool[Array, ""]) -> Float[Array, "*n"]:
     """The image, computed in full before anything reads it.
 
     Keeps XLA from fusing a gather into what follows, where it would be repeated for
     every use of a pixel. On the CPU, where XLA drops an optimisation barrier before it
-    fuses, a branch on a value that it cannot foresee does the same.
+    fuses, a branch on a flag that it cannot foresee does the same.
 
     Args:
         image: any array.
-        never: a computed flag that is always False.
+        never: False, but computed, so that the compiler does not know.
     """
-    if never is None:
-        return lax.optimization_barrier(image)
     return lax.platform_dependent(
         image,
         never,
-        cpu=lambda x, n: lax.cond(n, jnp.negative, lambda y: y, x),
-        default=lambda x, n: lax.optimization_barrier(x),
+        cpu=lambda x, flag: lax.cond(flag, jnp.negative, lambda y: y, x),
+        default=lambda x, flag: lax.optimization_barrier(x),
     )
