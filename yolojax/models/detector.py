@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -98,8 +99,10 @@ class Model:
             `batch_stats` in the same structure as came in.
 
         Raises:
-            ValueError: a size is not divisible by `max_stride`.
+            ValueError: not [b, h, w, 3], or a size is not divisible by `max_stride`.
         """
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"images must be [b, h, w, 3]; got {list(images.shape)}")
         self.check_size(images.shape[1:3])
         variables = {k: variables[k] for k in ("params", "batch_stats")}
         images = images.astype(jnp.dtype(self.dtype))
@@ -115,7 +118,7 @@ class Model:
         """Check that (height, width) fit the strides.
 
         Raises:
-            ValueError: they do not; the message names the nearest sizes that do.
+            ValueError: they do not; the message names sizes that do.
         """
         if any(side < 1 or side % self.max_stride for side in image_size):
             lower = [max(s // self.max_stride, 1) * self.max_stride for s in image_size]
@@ -198,16 +201,16 @@ def build_model(
 def _checked_anchors(
     anchors: Anchors, spec: CspSpec, name: str
 ) -> tuple[tuple[tuple[float, float], ...], ...]:
-    levels, rule = len(spec.anchors), "(width, height) pairs above 0, in pixels"
-    try:
-        array = np.asarray(anchors, np.float64)
-    except ValueError:
-        array = np.zeros(0)
-    if array.ndim != 3 or array.shape[0] != levels or array.shape[2] != 2:
-        raise ValueError(
-            f"anchors of {name} must be {levels} levels of equally many {rule}; "
-            f"got {anchors!r}"
-        )
-    if array.shape[1] < 1 or not (np.isfinite(array) & (array > 0)).all():
-        raise ValueError(f"anchors of {name} must be {rule}; got {anchors!r}")
-    return tuple(tuple((float(w), float(h)) for w, h in level) for level in array)
+    rule = (
+        f"{len(spec.anchors)} levels of equally many (width, height) pairs above 0, "
+        f"in pixels"
+    )
+    error = ValueError(f"anchors of {name} must be {rule}; got {anchors!r}")
+    sizes = {len(level) for level in anchors}
+    pairs = [tuple(pair) for level in anchors for pair in level]
+    fits = len(anchors) == len(spec.anchors) and len(sizes) == 1 and sizes != {0}
+    if not fits or any(len(pair) != 2 for pair in pairs):
+        raise error
+    if not all(math.isfinite(side) and side > 0 for pair in pairs for side in pair):
+        raise error
+    return tuple(tuple((float(w), float(h)) for w, h in level) for level in anchors)

@@ -19,6 +19,11 @@ _zeros = nn.initializers.zeros
 _ones = nn.initializers.ones
 
 
+def wide_dtype(dtype: str) -> jnp.dtype:
+    """float64 where `dtype` is that, otherwise float32: for sums and for raw maps."""
+    return jnp.dtype("float64" if dtype == "float64" else "float32")
+
+
 class BatchNorm(nn.Module):
     """Normalises every channel by the mean and variance of the whole batch.
 
@@ -42,7 +47,7 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = (x.shape[-1],)
-        wide = jnp.promote_types(jnp.dtype(self.dtype), jnp.float32)
+        wide = wide_dtype(self.dtype)
         scale = self.param("scale", _ones, channels, jnp.float32).astype(wide)
         bias = self.param("bias", _zeros, channels, jnp.float32).astype(wide)
         running_mean = self.variable(

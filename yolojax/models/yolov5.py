@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from yolojax.models.blocks import CspStage, PyramidPooling
-from yolojax.models.layers import ConvUnit, upsample_nearest
+from yolojax.models.layers import ConvUnit, upsample_nearest, wide_dtype
 from yolojax.models.specs import CspSpec
 
 
@@ -98,7 +98,6 @@ class AnchorHead(nn.Module):
     @nn.compact
     def __call__(self, maps: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         first = len(self.spec.channels) - len(maps) + 1
-        wide = jnp.promote_types(jnp.dtype(self.dtype), jnp.float32)
         raw = []
         for index, (x, anchors) in enumerate(zip(maps, self.spec.anchors, strict=True)):
             outputs = self.num_classes + 5
@@ -108,7 +107,7 @@ class AnchorHead(nn.Module):
                 kernel_init=nn.initializers.zeros,
                 name=f"level{first + index}",
             )
-            y = layer(x).astype(wide)
+            y = layer(x).astype(wide_dtype(self.dtype))
             raw.append(y.reshape(*y.shape[:-1], len(anchors), outputs))
         return tuple(raw)
 

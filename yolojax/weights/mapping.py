@@ -7,7 +7,7 @@ and back (upsampling and concatenation count too), and the head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,8 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
     Args:
         model: a YOLOv5.
         state: arrays by published name; convolutions [out, in, h, w]. Counters and
-            anchors are passed over. Half precision becomes float32.
+            anchors are passed over (see `published_anchors`). Half precision becomes
+            float32.
 
     Returns:
         Nested dicts of NumPy float32 arrays (float64 where the file holds float64).
@@ -112,6 +113,34 @@ def to_state_dict(model: Model, variables: Mapping[str, Any]) -> dict[str, np.nd
         name: _to_theirs(np.asarray(leaves[path]), path)
         for path, name in yolov5_names(model).items()
     }
+
+
+def published_anchors(
+    state: Mapping[str, np.ndarray], strides: Sequence[int]
+) -> tuple[tuple[tuple[float, float], ...], ...] | None:
+    """The anchors that a state dict holds, as `build_model` takes them.
+
+    Args:
+        state: arrays by published name; `model.N.anchors` is in cells.
+        strides: pixels per cell of every level, finest first.
+
+    Returns:
+        (width, height) in pixels per level and anchor; None where there are none.
+
+    Raises:
+        ValueError: they are for another number of levels.
+    """
+    for name, array in state.items():
+        if not name.endswith(".anchors"):
+            continue
+        cells = np.asarray(array, np.float64)
+        if cells.ndim != 3 or len(cells) != len(strides):
+            raise ValueError(
+                f"{name} has shape {cells.shape}; expected [{len(strides)}, anchors, 2]"
+            )
+        pixels = cells * np.asarray(strides, np.float64)[:, None, None]
+        return tuple(tuple((float(w), float(h)) for w, h in row) for row in pixels)
+    return None
 
 
 def _layer_numbers(model: Model) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,204 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.shared import shared
+from yolojax.engine.sharding import make_mesh, put_batch, put_replicated
+from yolojax.models.detector import MODELS, build_model
+from yolojax.trees import flatten
+from yolojax.weights.mapping import yolov5_names
+
+# Trainable parameters at 80 classes, as published with release 6.0.
+PARAMETERS = {
+    "yolov5n": 1_872_157,
+    "yolov5s": 7_235_389,
+    "yolov5m": 21_190_557,
+    "yolov5l": 46_563_709,
+    "yolov5x": 86_749_405,
+    "yolov5n6": 3_246_940,
+    "yolov5s6": 12_626_620,
+    "yolov5m6": 35_731_932,
+    "yolov5l6": 76_770_172,
+    "yolov5x6": 140_794_780,
+}
+
+
+def tiny(**changes):
+    return build_model("yolov5n", num_classes=3, width=0.125, **changes)
+
+
+def pictures(*shape, seed=0):
+    return np.random.default_rng(seed).random((*shape, 3), dtype=np.float32)
+
+
+def test_parameter_counts_are_listed_for_every_model():
+    assert set(PARAMETERS) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_count_is_the_published_one(name):
+    shapes = build_model(name, num_classes=80).shapes()["params"]
+    assert sum(s.size for s in flatten(shapes).values()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_layer_has_as_many_parameters_as_the_published_one(name):
+    published = json.loads(shared("golden", "arch.json").read_text())[f"{name}.yaml"]
+    model = build_model(name, num_classes=80)
+    shapes, counts = flatten(model.shapes()), {}
+    for path, original in yolov5_names(model).items():
+        if path.startswith("params/"):
+            number = int(original.split(".")[1])
+            counts[number] = counts.get(number, 0) + shapes[path].size
+    assert counts == {row[0]: row[3] for row in published["layers"] if row[3]}
+    assert list(model.strides) == published["stride"]
+    cells = model.anchors / np.float32(model.strides)[:, None, None]
+    np.testing.assert_allclose(cells, published["anchors_grid"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_maps_pictures_that_are_not_square(name):
+    model = build_model(name, num_classes=5)
+    h, w = 2 * model.max_stride, 3 * model.max_stride
+    images = jax.ShapeDtypeStruct((2, h, w, 3), jnp.float32)
+    shapes = model.shapes()
+    maps, stats = jax.eval_shape(
+        lambda v, x: model.apply(v, x, train=True), shapes, images
+    )
+    expected = [(2, h // s, w // s, 3, 10) for s in model.strides]
+    assert [m.shape for m in maps] == expected
+    assert {m.dtype for m in maps} == {jnp.dtype("float32")}
+    assert jax.tree.map(lambda s: s.shape, stats) == jax.tree.map(
+        lambda s: s.shape, shapes["batch_stats"]
+    )
+
+
+def test_feature_info_says_what_the_head_sees():
+    model = build_model("yolov5s6", num_classes=2)
+    assert model.feature_info == ((128, 8), (256, 16), (384, 32), (512, 64))
+    head = model.shapes()["params"]["head"]
+    assert [s["kernel"].shape[0] for s in head.values()] == [128, 256, 384, 512]
+
+
+def test_gradient_reaches_every_parameter():
+    model = tiny()
+    variables = model.init(0)
+    images = pictures(2, 64, 96)
+    sizes = [(2, 64 // s, 96 // s, 3, 8) for s in model.strides]
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=size).astype(np.float32) for size in sizes]
+
+    def value(params):
+        maps, _ = model.apply({**variables, "params": params}, images, train=True)
+        return sum(jnp.sum(m * w) for m, w in zip(maps, weights, strict=True))
+
+    for path, gradient in flatten(
+        jax.jit(jax.grad(value))(variables["params"])
+    ).items():
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 1e-6, path
+
+
+def test_bfloat16_computes_but_keeps_float32_maps_and_statistics():
+    half, full = tiny(dtype="bfloat16"), tiny()
+    variables, images = full.init(0), pictures(2, 64, 64)
+    assert {s.dtype for s in flatten(half.shapes()).values()} == {jnp.dtype("float32")}
+    trained = jax.eval_shape(
+        lambda v, x: half.apply(v, x, train=True), half.shapes(), images
+    )
+    assert {s.dtype for s in jax.tree.leaves(trained)} == {jnp.dtype("float32")}
+    maps, exact = (
+        jax.jit(lambda v, x, m=m: m.apply(v, x, train=False)[0])(variables, images)
+        for m in (half, full)
+    )
+    for ours, theirs in zip(maps, exact, strict=True):
+        assert ours.dtype == jnp.float32
+        # Eight bits of mantissa: a step of 0.4 % in each of some sixty layers.
+        assert 0 < np.abs(ours - theirs).max() < 0.03 * np.abs(theirs).max()
+
+
+def test_float64_computes_wholly_in_float64():
+    with jax.enable_x64(True):
+        model = tiny(dtype="float64")
+        variables = jax.tree.map(lambda x: np.asarray(x, np.float64), model.init(0))
+        images = pictures(1, 32, 64).astype(np.float64)
+
+        def value(params):
+            maps, stats = model.apply(
+                {**variables, "params": params}, images, train=True
+            )
+            return sum(jnp.sum(m) for m in maps), stats
+
+        program = jax.make_jaxpr(jax.value_and_grad(value, has_aux=True))(
+            variables["params"]
+        )
+    assert "f64[" in str(program)
+    assert "f32[" not in str(program)
+
+
+def test_evaluation_returns_the_statistics_as_they_came():
+    model = tiny()
+
+    def forward(variables, images):
+        maps, stats = model.apply(variables, images, train=False)
+        assert stats is variables["batch_stats"]
+        return maps
+
+    jax.eval_shape(forward, model.shapes(), pictures(1, 32, 32))
+
+
+def test_statistics_are_those_of_the_whole_batch_on_four_devices():
+    model = tiny()
+    variables, images = model.init(0), pictures(8, 32, 64)
+    results = []
+    for num_devices in (1, 4):
+        mesh = make_mesh(num_devices)
+        forward = jax.jit(lambda v, x: model.apply(v, x, train=True))
+        results.append(
+            forward(put_replicated(variables, mesh), put_batch(images, mesh))
+        )
+    for one, four in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(one, four, rtol=1e-5, atol=1e-5)
+
+
+def test_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'yolov5n6'"):
+        build_model("yolo5n6", num_classes=1)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(num_classes=0), "num_classes is 0; a detector needs at least 1"),
+        (dict(dtype="float8"), "no dtype named 'float8'. Choices: float32, bfloat16"),
+        (dict(width=0.0), "width of yolov5n is 0.0; it must be above 0"),
+        (dict(anchors=(((1, 2),),) * 2), "must be 3 levels of equally many"),
+        (dict(anchors=(((1, 2),), (), ((3, 4),))), "must be 3 levels of equally many"),
+        (dict(anchors=(((1, 2, 3),),) * 3), r"\(width, height\) pairs"),
+        (dict(anchors=(((1, -2),),) * 3), "pairs above 0"),
+    ],
+)
+def test_wrong_arguments_are_errors_with_the_way_out(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_model("yolov5n", **{"num_classes": 1, **changes})
+
+
+def test_a_size_that_the_strides_do_not_divide_is_an_error():
+    model = tiny()
+    message = r"\(100, 128\) is not divisible by 32.*take \(96, 128\) or \(128, 128\)"
+    with pytest.raises(ValueError, match=message):
+        model.init(0, image_size=(100, 128))
+    with pytest.raises(ValueError, match=message):
+        model.apply(model.init(0), pictures(1, 100, 128), train=False)
+    with pytest.raises(ValueError, match=r"must be \[b, h, w, 3\]; got \[64, 64, 3\]"):
+        model.apply(model.init(0), pictures(64, 64), train=False)
+
+
+def test_own_anchors_replace_the_published_ones():
+    anchors = (((1, 2), (3, 4)),) * 3
+    model = tiny(anchors=anchors)
+    np.testing.assert_array_equal(model.anchors, np.float32(anchors))
+    assert model.shapes()["params"]["head"]["level3"]["bias"].shape == (2 * 8,)
