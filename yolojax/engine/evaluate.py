@@ -11,8 +11,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
+from yolojax.data.sources.base import Source
 from yolojax.engine import sharding
-from yolojax.metrics.detection import GroundTruth, Source, coco_metrics
+from yolojax.metrics.detection import GroundTruth, coco_metrics
 from yolojax.ops.grid import decode_yolov5
 from yolojax.ops.nms import non_max_suppression
 from yolojax.records import Batch, Detections

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from yolojax.records import Example
+from yolojax.data.sources.base import Source
 
 # The evaluator's own settings, in the order of its tables.
 AREAS = ("all", "small", "medium", "large")
@@ -35,15 +35,6 @@ ROWS = (
     ("AR_medium", "average recall", "0.50:0.95", "medium", 100),
     ("AR_large", "average recall", "0.50:0.95", "large", 100),
 )
-
-
-class Source(Protocol):
-    """What is needed of a data source."""
-
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-
-    def __getitem__(self, index: int, /) -> Example: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +178,8 @@ def format_table(
 
     Args:
         metrics: from `coco_metrics`.
-        class_names: the classes to list, in this order; all of them by default.
+        class_names: the classes to list, in this order; all of them by default, or
+            where one is not in the metrics.
 
     Returns:
         Lines of aligned columns; "-" for a number that no box defines.
@@ -201,7 +193,10 @@ def format_table(
     per_class = metrics["per_class"]
     columns = ("AP", "AP50", "AP75", "AR100")
     classes = [["class", "boxes", *columns]]
-    for name in class_names if class_names is not None else per_class:
+    listed = class_names or ()
+    if not listed or not set(listed) <= set(per_class):
+        listed = tuple(per_class)
+    for name in listed:
         values = per_class[name]
         numbers = [_number(values[column]) for column in columns]
         classes.append([name, str(values["num_boxes"]), *numbers])
