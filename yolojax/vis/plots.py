@@ -1,0 +1,384 @@
+"""Plots of a run and of a data set, as PNG files. Matplotlib is imported when used."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolojax.vis.draw import replace_file
+from yolojax.vis.palette import class_colour
+from yolojax.vis.text import class_title
+
+Series = tuple[np.ndarray, np.ndarray]
+
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.labelcolor": "#444444",
+    "axes.edgecolor": "#888888",
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "font.family": "DejaVu Sans",
+    "figure.dpi": 110,
+}
+MAX_NAMED_CLASSES = 40
+# Places in the palette whose colours show on white, the first ones far apart.
+LINE_COLOURS = (4, 5, 2, 6, 0, 1)
+
+
+@contextlib.contextmanager
+def _figure(output: Path, rows: int, columns: int, size: tuple[float, float]):
+    """A figure's axes, saved to `output` at the end; no window, nothing left open."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, squeeze=False)
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+    replace_file(output, content.getvalue())
+
+
+def smooth(values: np.ndarray, width: float) -> np.ndarray:
+    """The values [n], each averaged with its neighbours by a Gaussian weight.
+
+    Unlike a running average it does not lag behind. Values that are not finite are
+    left out of the averages; where nothing finite is near, the result is NaN.
+
+    Args:
+        values: [n], evenly spaced.
+        width: standard deviation, in places; 0 changes nothing.
+    """
+    values = np.asarray(values, np.float64)
+    if width <= 0 or len(values) < 3:
+        return values
+    reach = min(math.ceil(3 * width), len(values) - 1)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    finite = np.isfinite(values)
+    # "same" would give the kernel's length where that is the longer one.
+    middle = slice(reach, reach + len(values))
+    total = np.convolve(np.where(finite, values, 0.0), kernel)[middle]
+    weight = np.convolve(finite.astype(np.float64), kernel)[middle]
+    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+
+
+def read_series(path: str | os.PathLike[str]) -> dict[str, Series]:
+    """Steps and values of each column of a metrics.csv, without empty cells.
+
+    A last line without its end, and cells that are no numbers, are left out.
+
+    Raises:
+        ValueError: there is no such file, or it has no column `step`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; a run writes it with its first log")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    if "step" not in (reader.fieldnames or ()):
+        raise ValueError(f"{path}: expected a column 'step' in its first line")
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in reader:
+        for name, cell in row.items():
+            if name != "step" and isinstance(cell, str) and cell:
+                with contextlib.suppress(ValueError, TypeError):
+                    point = (float(row["step"]), float(cell))
+                    points.setdefault(name, []).append(point)
+    return {
+        name: (np.array(pairs)[:, 0], np.array(pairs)[:, 1])
+        for name, pairs in points.items()
+    }
+
+
+def plot_curves(
+    metrics_path: str | os.PathLike[str], output: str | os.PathLike[str]
+) -> Path:
+    """Draws a run's curves over its steps, and gives the path of the PNG.
+
+    Panels: losses (columns `loss` and `loss/...`; raw in pale, smoothed in full
+    colour), average precision (names that end in
+    `mAP50` or `mAP50_95`), learning rates (`rate/...`,
+    `learning_rate...`), and the share of time spent waiting for data (names that end
+    in `wait_share`). A panel without a value says so.
+
+    Args:
+        metrics_path: a metrics.csv; see `engine.log.RunLog`.
+        output: the PNG; its folder is made where it is missing.
+
+    Raises:
+        ValueError: no such file, or not one of ours.
+    """
+    series = read_series(metrics_path)
+    output = Path(output)
+    with _figure(output, 2, 2, (11, 7)) as (_, axes):
+        _plot_losses(axes[0, 0], series)
+        _plot_precision(axes[0, 1], series)
+        _plot_rates(axes[1, 0], series)
+        _plot_waiting(axes[1, 1], series)
+        for axis in axes.flat:
+            _finish_steps(axis, series)
+    return output
+
+
+def _chosen(
+    series: dict[str, Series], *beginnings: str
+) -> Iterator[tuple[str, Series, str]]:
+    """Short name, values and line colour of the columns that begin so."""
+    names = [name for name in series if name.startswith(beginnings)]
+    for index, name in enumerate(names):
+        yield name.split("/", 1)[-1], series[name], _line_colour(index)
+
+
+def _line_colour(index: int) -> str:
+    return _hex(LINE_COLOURS[index % len(LINE_COLOURS)])
+
+
+def _hex(label: int) -> str:
+    red, green, blue = class_colour(label)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _plot_losses(axis: Any, series: dict[str, Series]) -> None:
+    axis.set_title("Loss")
+    for name, (steps, values), colour in _chosen(series, "loss"):
+        smoothed = smooth(values, len(values) / 60)
+        many = len(values) >= 20
+        if many:
+            axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+        axis.plot(
+            steps, smoothed if many else values, color=colour, linewidth=1.8, label=name
+        )
+    _log_if_wide(axis, series)
+
+
+def _log_if_wide(axis: Any, series: dict[str, Series]) -> None:
+    """A logarithmic axis where the values span more than two orders."""
+    values = [v for name, (_, v) in series.items() if name.startswith("loss")]
+    finite = np.concatenate(values or [np.zeros(0)])
+    finite = finite[np.isfinite(finite)]
+    if len(finite) and finite.min() > 0 and finite.max() > 100 * finite.min():
+        axis.set_yscale("log")
+
+
+def _plot_precision(axis: Any, series: dict[str, Series]) -> None:
+    axis.set_title("Average precision on val")
+    names = [name for name in series if name.endswith(("mAP50", "mAP50_95"))]
+    for index, name in enumerate(names):
+        steps, values = series[name]
+        colour = _line_colour(index)
+        short = name.split("/", 1)[-1].replace("50_95", "50-95")
+        label = short
+        if np.isfinite(values).any():
+            best = int(np.nanargmax(values))
+            label = f"{short}, best {values[best]:.3f} at step {steps[best]:.0f}"
+            axis.plot(steps[best], values[best], "o", color=colour, markersize=6)
+        marker = "." if len(values) <= 60 else ""
+        axis.plot(
+            steps, values, color=colour, linewidth=1.8, marker=marker, label=label
+        )
+    if names:
+        axis.set_ylim(0, 1)
+
+
+def _plot_rates(axis: Any, series: dict[str, Series]) -> None:
+    axis.set_title("Learning rate")
+    chosen = _chosen(series, "rate", "learning_rate")
+    for index, (name, (steps, values), colour) in enumerate(chosen):
+        # Rates often agree; the later one is dashed so that both show.
+        style = "-" if index == 0 else (0, (4, 1 + index))
+        axis.plot(
+            steps, values, color=colour, linewidth=1.8, linestyle=style, label=name
+        )
+    axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+
+
+def _plot_waiting(axis: Any, series: dict[str, Series]) -> None:
+    axis.set_title("Time spent waiting for data")
+    names = [name for name in series if name.endswith("wait_share")]
+    for name in names:
+        steps, values = series[name]
+        percent = np.where(np.isfinite(values), values, 0.0) * 100
+        label = f"mean {percent.mean():.1f} %, highest {percent.max():.1f} %"
+        axis.fill_between(steps, 0, percent, color=_hex(1), alpha=0.35, linewidth=0)
+        axis.plot(steps, percent, color=_hex(4), linewidth=1.2, label=label)
+        # The first steps wait for the first pictures; they must not flatten the rest.
+        usual = float(np.quantile(percent, 0.98))
+        axis.set_ylim(0, min(100.0, max(5.0, usual * 1.3)))
+    if names:
+        axis.set_ylabel("% of the step")
+
+
+def _finish_steps(axis: Any, series: dict[str, Series]) -> None:
+    axis.set_xlabel("step")
+    last = max((float(steps[-1]) for steps, _ in series.values()), default=1.0)
+    axis.set_xlim(0, max(last, 1.0) * 1.01)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="best")
+    else:
+        _say_empty(axis, "nothing logged")
+
+
+def _say_empty(axis: Any, text: str) -> None:
+    axis.text(
+        0.5,
+        0.5,
+        text,
+        transform=axis.transAxes,
+        ha="center",
+        va="center",
+        color="#999999",
+    )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+
+
+def plot_labels(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    output: str | os.PathLike[str],
+) -> Path:
+    """Draws what a data set holds, and gives the path of the PNG.
+
+    Panels: boxes a class (by name up to 40 classes, above that all by rank and the
+    most frequent ones named), where their centres lie, how large they are.
+
+    Args:
+        boxes: [n, 4], corners x1 y1 x2 y2 as shares of the picture's sides, in [0, 1].
+        labels: [n], index into `class_names`.
+        class_names: names by label.
+        output: the PNG; its folder is made where it is missing.
+
+    Raises:
+        ValueError: the lengths disagree.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    labels = np.asarray(labels, np.int64).reshape(-1)
+    if len(boxes) != len(labels):
+        raise ValueError(
+            f"plot_labels: the lengths disagree: {len(boxes)} boxes, "
+            f"{len(labels)} labels"
+        )
+    counts = np.bincount(labels, minlength=len(class_names))
+    output = Path(output)
+    height = 4.6 if len(counts) <= 25 else 6.4
+    with _figure(output, 1, 3, (14, height)) as (figure, axes):
+        counted, placed, sized = axes[0]
+        _plot_counts(counted, counts, class_names)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        sides = boxes[:, 2:] - boxes[:, :2]
+        placed.set_title("Where the centres lie")
+        placed.set_xlabel("x, share of the width")
+        placed.set_ylabel("y, share of the height")
+        _plot_density(figure, placed, centres)
+        placed.invert_yaxis()
+        sized.set_title("How large the boxes are")
+        sized.set_xlabel("box width, share of the picture's")
+        sized.set_ylabel("box height, share of the picture's")
+        _plot_density(figure, sized, sides)
+    return output
+
+
+def _plot_counts(axis: Any, counts: np.ndarray, class_names: Sequence[str]) -> None:
+    total = int(counts.sum())
+    missing = int((counts == 0).sum())
+    title = f"{total:,} boxes, {len(counts)} classes"
+    axis.set_title(title + (f" ({missing} without a box)" if missing else ""))
+    if not total:
+        _say_empty(axis, "no box")
+        return
+    order = np.argsort(-counts, kind="stable")
+    named = order[:MAX_NAMED_CLASSES]
+    places = np.arange(len(named))
+    colours = [_hex(int(label)) for label in named]
+    axis.barh(places, counts[named], color=colours, height=0.8)
+    names = [_plain(class_title(class_names, int(c), _has_glyph)) for c in named]
+    size = 8 if len(named) <= 25 else 7
+    axis.set_yticks(places, names, fontsize=size)
+    axis.set_ylim(len(named) - 0.4, -0.6)
+    axis.grid(False, axis="y")
+    axis.set_xlabel("boxes")
+    if len(named) <= 25:
+        for place, label in zip(places, named, strict=True):
+            axis.annotate(
+                f"{counts[label]:,}",
+                (counts[label], place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color="#444444",
+            )
+        axis.margins(x=0.12)
+    if len(order) > len(named):
+        rest = int(counts[order[len(named) :]].sum())
+        axis.set_xlabel(f"boxes; {len(order) - len(named)} more classes have {rest:,}")
+
+
+def _plot_density(figure: Any, axis: Any, points: np.ndarray) -> None:
+    """How many of the points [n, 2] lie where in the unit square."""
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    axis.set_aspect("equal")
+    points = points[np.isfinite(points).all(axis=1)].clip(0, 1)
+    if not len(points):
+        _say_empty(axis, "no box")
+        return
+    bins = int(np.clip(math.sqrt(len(points)), 12, 60))
+    density, edges_x, edges_y = np.histogram2d(
+        points[:, 0], points[:, 1], bins=bins, range=[[0, 1], [0, 1]]
+    )
+    shown = np.ma.masked_equal(density.T, 0)
+    norm = LogNorm(1, max(2.0, float(density.max())))
+    # From a pale blue that still shows on white to the darkest one.
+    shades = LinearSegmentedColormap.from_list(
+        "counts", ["#cfe3f5", "#56b4e9", "#0072b2", "#0b1f4b"]
+    )
+    mesh = axis.pcolormesh(edges_x, edges_y, shown, cmap=shades, norm=norm)
+    top = norm.vmax or 2.0
+    round_numbers = [m * 10**e for e in range(9) for m in (1, 2, 5)]
+    ticks = [number for number in round_numbers if number <= top]
+    bar = figure.colorbar(mesh, ax=axis, shrink=0.8, pad=0.02)
+    bar.set_ticks(ticks, labels=[f"{number:,}" for number in ticks])
+    bar.minorticks_off()
+    bar.set_label("boxes", fontsize=8)
+    bar.outline.set_visible(False)
+
+
+def _has_glyph(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    return character.isprintable() and font.get_char_index(ord(character)) != 0
+
+
+def _plain(name: str) -> str:
+    """The name as a label: long ones cut, and no dollar sign read as mathematics."""
+    short = name if len(name) <= 24 else name[:22] + ".."
+    return short.replace("$", r"\$")
