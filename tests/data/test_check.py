@@ -64,7 +64,7 @@ def test_good_pictures_are_all_kept(paths):
     report, keep = scan(Listed(paths), progress=lambda *done: seen.append(done))
     assert report.render() == ""
     assert keep.dtype == np.int64 and keep.tolist() == [0, 1, 2, 3, 4]
-    assert seen == [(n, 5) for n in range(1, 6)]
+    assert seen[-1] == (5, 5)
 
 
 def test_damaged_and_missing_pictures_are_named_and_left_out(paths, tmp_path):

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from yolojax.data.sources.base import Source
 CACHE_FORMAT = "yolojax scan 1"
 # COCO's borders between small, medium and large, in square pixels.
 MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
+CHUNK = 16  # pictures that a thread takes at a time
 
 
 class _Finding(NamedTuple):
@@ -42,6 +43,14 @@ class _Finding(NamedTuple):
     size: tuple[int, int] | None
     digest: str
     error: str
+
+
+class _Read(NamedTuple):
+    """A picture as its source describes it, and what its file holds, if it has one."""
+
+    name: str
+    size: tuple[int, int]
+    finding: _Finding | None
 
 
 def scan(
@@ -65,7 +74,7 @@ def scan(
         num_threads: threads that read and decode.
         cache_path: a JSON file of ours with what earlier scans found; it is made if
             need be, and pictures that did not change are not read again.
-        progress: is called with the number of pictures done and of all.
+        progress: is called now and then with the number of pictures done and of all.
 
     Returns:
         The report of this scan, without the source's own, and the indices of the
@@ -77,26 +86,30 @@ def scan(
     known = _load_cache(cache_path)
     fresh: dict[str, _Finding] = {}
 
-    def read(index: int) -> tuple[Any, _Finding | None]:
+    def read(index: int) -> _Read:
         example = source[index]
-        if not isinstance(example.image, str):
-            return example, None
-        path = os.path.abspath(example.image)
-        old = known.get(path)
-        finding = _read(path, old, decode)
-        if finding is not old:
-            fresh[path] = finding
-        return example, finding
+        finding = None
+        if isinstance(example.image, str):
+            path = os.path.abspath(example.image)
+            old = known.get(path)
+            finding = _read(path, old, decode)
+            if finding is not old:
+                fresh[path] = finding
+        return _Read(example.name, example.size, finding)
 
     report, keep, seen = Report(), [], {}
+    # Handing over a single picture costs more than finding it in the cache.
+    parts = (
+        range(n, min(n + CHUNK, len(source))) for n in range(0, len(source), CHUNK)
+    )
     with ThreadPoolExecutor(num_threads) as pool:
-        for index, (example, finding) in enumerate(pool.map(read, range(len(source)))):
-            if finding is None or _is_usable(example, finding, report):
-                keep.append(index)
-                if finding is not None and finding.digest:
-                    _note_copy(example.name, finding.digest, seen, report)
+        for part, results in pool.map(lambda part: (part, [*map(read, part)]), parts):
+            for index, result in zip(part, results, strict=True):
+                if _is_usable(result, report):
+                    keep.append(index)
+                    _note_copy(result, seen, report)
             if progress is not None:
-                progress(index + 1, len(source))
+                progress(part.stop, len(source))
     if cache_path is not None and fresh:
         _save_cache(cache_path, known | fresh)
     if not keep:
@@ -131,30 +144,33 @@ def _read(path: str, old: _Finding | None, decode: bool) -> _Finding:
     return _Finding(*stamp, decode, (height, width), digest, "")
 
 
-def _is_usable(example: Any, finding: _Finding, report: Report) -> bool:
-    if finding.size is None:
-        message = f"{finding.error}; left out"
-        report.add("unreadable picture", example.name, None, message)
-        return False
-    if finding.size == tuple(example.size):
+def _is_usable(read: _Read, report: Report) -> bool:
+    name, (height, width), finding = read
+    if finding is None:
         return True
-    height, width = finding.size
-    message = (
-        f"the labels say {example.size[1]} x {example.size[0]}, the picture shows "
-        f"{width} x {height}"
+    if finding.size is None:
+        report.add("unreadable picture", name, None, f"{finding.error}; left out")
+        return False
+    if finding.size == (height, width):
+        return True
+    turned = ": turned, as by an EXIF orientation" * (finding.size == (width, height))
+    report.add(
+        "size that differs from the labels'",
+        name,
+        None,
+        f"the labels say {width} x {height}, the picture shows {finding.size[1]} x "
+        f"{finding.size[0]}{turned}; left out, since its boxes do not fit",
     )
-    if finding.size == tuple(example.size)[::-1]:
-        message += ": turned, as by an EXIF orientation"
-    message += "; left out, since its boxes do not fit"
-    report.add("size that differs from the labels'", example.name, None, message)
     return False
 
 
-def _note_copy(name: str, digest: str, seen: dict[str, str], report: Report) -> None:
-    first = seen.setdefault(digest, name)
-    if first != name:
+def _note_copy(read: _Read, seen: dict[str, str], report: Report) -> None:
+    if read.finding is None or not read.finding.digest:
+        return
+    first = seen.setdefault(read.finding.digest, read.name)
+    if first != read.name:
         message = f"has the same bytes as {first}; both are kept"
-        report.note("picture given twice", file=name, message=message)
+        report.note("picture given twice", file=read.name, message=message)
 
 
 def _load_cache(path: str | Path | None) -> dict[str, _Finding]:
@@ -171,8 +187,10 @@ def _load_cache(path: str | Path | None) -> dict[str, _Finding]:
     if content["format"] != CACHE_FORMAT:
         return {}
     return {
-        name: _Finding(*stamp, decoded, tuple(size) if size else None, digest, error)
-        for name, (*stamp, decoded, size, digest, error) in content["pictures"].items()
+        name: _Finding(num_bytes, mtime, decoded, tuple(size) if size else None, *rest)
+        for name, (num_bytes, mtime, decoded, size, *rest) in content[
+            "pictures"
+        ].items()
     }
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ ROUNDING = 0.01  # share of a side by which rounding may push a box out (or 1 px
 
 # Files are waited for, not computed on, so more threads than cores.
 NUM_READERS = 8
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Row of a box -> its file, its line if any, and a word on which box it is.
 Where = Callable[[int], tuple[str, int | None, str]]
@@ -258,10 +261,16 @@ def read_sizes(paths: Iterable[str], report: Report) -> list[tuple[int, int] | N
     return sizes
 
 
-def in_threads(function: Callable, items: Iterable, num_threads: int = NUM_READERS):
-    """The function's result for each item, in order."""
-    with ThreadPoolExecutor(num_threads) as pool:
-        return list(pool.map(function, items))
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> list[Result]:
+    """The function's result for each item, in order; meant for small files."""
+    items = list(items)
+    # Handing over a single item costs more than a small file takes.
+    chunks = [items[start : start + 64] for start in range(0, len(items), 64)]
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        parts = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
+        return [result for part in parts for result in part]
 
 
 def describe(path: Path) -> str:
