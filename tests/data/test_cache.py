@@ -1,3 +1,4 @@
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -74,6 +75,23 @@ def test_the_original_is_not_looked_at_again(tmp_path):
     np.testing.assert_array_equal(store.read(0, example, SIZE), first)
     with pytest.raises(ImageError, match="some/picture: cannot be read any more"):
         store.read(1, example, SIZE)
+
+
+def test_threads_that_encode_the_same_picture_at_once_count_it_once(monkeypatch):
+    both = threading.Barrier(2)
+    encode = cache.encode
+
+    def slow(*arguments):
+        both.wait(timeout=10)
+        return encode(*arguments)
+
+    monkeypatch.setattr(cache, "encode", slow)
+    example = make_example(smooth(*SIZE), SIZE)
+    store = cache.EncodedCache()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: store.read(0, example, SIZE), range(2))
+    np.testing.assert_array_equal(first, second)
+    assert store.num_bytes == len(encode(example, SIZE))
 
 
 def test_bytes_are_counted_once_whatever_the_threads():

@@ -4,6 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 
 from yolojax.data import pipeline
 from yolojax.data.decode import ImageError
@@ -213,6 +214,17 @@ def test_eval_pictures_are_centred_on_grey():
     np.testing.assert_array_equal(batch.origin, [[2, 2, 0, 17]])
     np.testing.assert_array_equal(batch.size, [[60, 62]])
     assert batch.boxes.shape == (1, 1, 4) and not batch.valid.any()
+
+
+def test_eval_pictures_are_shrunk_from_all_their_pixels():
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 150, 3), np.uint8)
+    encoded = simplejpeg.encode_jpeg(pixels, quality=95)
+    source = ListSource([make_example(encoded, [], size=(90, 150))])
+    (batch,) = evaluation(source, image_size=(44, 73), batch_size=1)
+    expected = cv2.resize(
+        simplejpeg.decode_jpeg(encoded), (73, 44), interpolation=cv2.INTER_AREA
+    )
+    np.testing.assert_array_equal(batch.image[0], expected)
 
 
 def test_eval_serves_the_kept_pictures_in_order_again_and_again(source):

@@ -7,11 +7,12 @@ interrupted, whose memory starts empty, sees the pixels that an uninterrupted on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -216,21 +217,17 @@ CACHES: dict[
 ] = {"none": _no_cache, "encoded": _encoded_cache}
 
 
-class _named:
+@contextlib.contextmanager
+def _named(example: Example) -> Iterator[None]:
     """Turns errors of reading a picture into one that names it."""
-
-    def __init__(self, example: Example):
-        self._name = example.name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, (ImageError, OSError)):
-            raise ImageError(
-                f"{self._name}: cannot be read any more ({error}); it could be when "
-                "the data set was scanned. Has it been moved or changed since?"
-            ) from error
+    try:
+        yield
+    except (ImageError, OSError) as error:
+        reason = str(error).removeprefix(f"{example.name}: ")
+        raise ImageError(
+            f"{example.name}: cannot be read any more ({reason}); it could be when "
+            "the data set was scanned. Has it been moved or changed since?"
+        ) from error
 
 
 def _check_shape(picture: np.ndarray, size: tuple[int, int]) -> None:

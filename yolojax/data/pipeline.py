@@ -363,7 +363,7 @@ def make_eval_batches(
 def max_boxes_of(source: Source, keep: Indices) -> int:
     """The most boxes that a picture has, crowds not counted; at least 1."""
     counts = (np.count_nonzero(~source[int(index)].crowd) for index in keep)
-    return max(1, *counts) if len(keep) else 1
+    return max([1, *map(int, counts)])
 
 
 def _finish(batch: Batch, work: list[Future[Counts]]) -> tuple[Batch, Counts]:

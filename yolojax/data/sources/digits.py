@@ -11,7 +11,7 @@ Learning Repository, 1998.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -105,7 +105,7 @@ class DigitsSource:
         self._seed = seed
         self._split = SPLITS.index(split)
         self._max_digits = max_digits
-        self._heights = tuple(ratio * min(height, width) for ratio in digit_ratio)
+        self._lowest, self._highest = (r * min(height, width) for r in digit_ratio)
         self._digits, self._labels = load_split(split)
         self._photographs = _load_photographs(self._size)
 
@@ -157,7 +157,7 @@ class DigitsSource:
         return (crop[:, ::-1] if rng.random() < 0.5 else crop).copy()
 
     def _enlarged(self, rng: np.random.Generator, digit: np.ndarray) -> Glyph:
-        height = rng.uniform(*self._heights)
+        height = rng.uniform(self._lowest, self._highest)
         width = height * rng.uniform(0.85, 1.15)
         return enlarge(digit, max(8, round(height)), max(8, round(width)))
 
@@ -186,11 +186,9 @@ def load_split(split: str) -> tuple[np.ndarray, np.ndarray]:
     """
     from sklearn.datasets import load_digits  # takes most of a second
 
-    digits = load_digits()
-    order = np.argsort(
-        np.random.Philox(key=_SPLIT_SEED).random_raw(len(digits.target)),
-        kind="stable",
-    )
+    digits: Any = load_digits()
+    words = np.random.Philox(key=_SPLIT_SEED).random_raw(len(digits.target))
+    order = np.argsort(words, kind="stable")
     labels = digits.target[order]
     rank = np.zeros(len(order), np.int64)
     for label in range(10):
