@@ -8,6 +8,7 @@ import pytest
 
 from tests.shared import shared
 from yolojax import trees
+from yolojax.engine.sharding import make_mesh, put_replicated
 from yolojax.optim import build, schedules
 
 RECIPE = dict(
@@ -184,6 +185,18 @@ def test_a_state_written_and_read_between_steps_changes_nothing(name, tmp_path):
     )
     second, _ = run(optimizer, read, grads[5:], start=5, state=state)
     jax.tree.map(np.testing.assert_array_equal, second[-1], whole[-1])
+
+
+def test_a_replicated_state_on_four_devices_gives_the_same_bits():
+    params = make_params()
+    grads = make_grads(params, 6)
+    optimizer = build.build_optimizer(params, **RECIPE)
+    one, _ = run(optimizer, params, grads)
+    mesh = make_mesh(4)
+    spread = put_replicated(params, mesh)
+    four, state = run(optimizer, spread, put_replicated(grads, mesh))
+    jax.tree.map(np.testing.assert_array_equal, four[-1], one[-1])
+    assert all(len(leaf.devices()) == 4 for leaf in jax.tree.leaves(state))
 
 
 def test_rates_are_the_published_warm_up():

@@ -185,7 +185,8 @@ def accumulate(inner: optax.GradientTransformation, stepped: Any) -> Transform:
 
     At the others the updates are zero and the inner state stays as it is. The
     gradients are summed, not averaged: a loss that is multiplied by its batch size,
-    as YOLOv5's is, then gives the gradient of the larger batch.
+    as YOLOv5's is, then gives the gradient of the larger batch. Where a caller undoes
+    an iteration at which `inner` should have acted, the sum goes on to the next one.
 
     Args:
         inner: what to do with a sum.
