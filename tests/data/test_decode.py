@@ -45,8 +45,11 @@ def test_lossless_formats_give_back_the_pixels(form):
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "GIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_lossy_formats_agree_with_pillow(form, mode):
+def test_lossy_formats_agree_with_pillow(form, mode, tmp_path):
     data = encode(photo(), form, mode)
+    (path := tmp_path / "picture").write_bytes(data)
+    if not cv2.haveImageReader(str(path)):
+        pytest.skip("OpenCV reads GIF from 4.12 on")
     assert np.abs(decode_image(data) - pillow(data)).max() <= 1
     assert image_size(data) == (40, 64)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -31,7 +31,8 @@ Picture: TypeAlias = bytes | str | Path | np.ndarray
 MAX_PIXELS = 2**28  # 16,384 x 16,384: 805 MB as RGB
 
 # Our errors say what was wrong; OpenCV would print it once more.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+_logging: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # 4.x, 5.x
+_logging.setLogLevel(0)
 
 # Of libjpeg's complaints, those after which the pixels cannot be trusted.
 FATAL_JPEG_WARNINGS = (
@@ -199,10 +200,11 @@ def _decode_other(data: bytes, header: Header) -> np.ndarray:
     except cv2.error as error:
         raise ImageError(f"OpenCV: {error}") from error
     if pixels is None:
-        raise ImageError(
-            f"{header.format.upper()} that OpenCV {cv2.__version__} cannot read: "
-            "damaged, or of a variant that this build does not know"
-        )
+        reason = "damaged, or of a variant that this build does not know"
+        if header.format in ("gif", "avif"):
+            reason += "; these formats need OpenCV 4.12 or later"
+        name = f"{header.format.upper()} that OpenCV {cv2.__version__} cannot read"
+        raise ImageError(f"{name}: {reason}")
     if pixels.dtype == np.uint16:
         white = max(header.max_value or 65535, 1)
         scaled = pixels.astype(np.uint32) * 255 + white // 2
