@@ -374,8 +374,10 @@ def build(
     total = settings["epochs"] * steps_per_epoch
     if settings["max_steps"]:
         total = min(total, settings["max_steps"])
-    in_data = pipeline.max_boxes_of(train.source, train.keep)
-    max_boxes = settings["data"]["max_boxes"] or max(8, math.ceil(in_data / 8) * 8)
+    max_boxes = settings["data"]["max_boxes"]
+    if not max_boxes:
+        most = pipeline.max_boxes_of(train.source, train.keep)
+        max_boxes = max(8, math.ceil(most / 8) * 8)
     step, optimizer = make_step(
         settings, model, mesh, max_boxes=max_boxes, steps_per_epoch=steps_per_epoch
     )

@@ -51,6 +51,9 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     experiment.write_classes(run.train.source, workdir)
     describe(run)
     state, batches = run.initial_state(), run.train_batches()
+    if batches.cache_bytes_estimate:
+        need = batches.cache_bytes_estimate / 2**20
+        print(f"cache {settings['data']['cache']!r} will take {need:,.0f} MiB of memory")
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
     book = loop.Bookkeeping()
     restored = checkpoints.restore(state)
@@ -58,14 +61,14 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         state, book = restored.state, loop.Bookkeeping(**restored.progress)
         batches.set_state(restored.data)
         print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
-    start = int(state.step)
+    start, writes = int(state.step), jax.process_index() == 0
     evaluation = make_evaluation(run)
     with (
         RunLog(
             workdir,
             start_step=start,
             tensorboard=settings["log"]["tensorboard"],
-            active=jax.process_index() == 0,
+            active=writes,
         ) as log,
         Progress(
             total_steps=run.total_steps,
@@ -73,7 +76,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             start_step=start,
         ) as progress,
     ):
-        if start == 0 and settings["log"]["pictures"] and log.active:
+        if start == 0 and settings["log"]["pictures"] and writes:
             draw_labels(run.train, workdir)
         outcome = loop.fit(
             state,
@@ -89,6 +92,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             book=book,
         )
         checkpoints.close()
+        batches.close()
         if not outcome.finished:
             step = int(outcome.state.step)
             print(f"stopped by signal {outcome.signal} at step {step}; saved. ")
@@ -179,11 +183,11 @@ def finish(
         )
         print(f"\nbest weights (step {step}) on val:")
         print(format_table(final, run.val.source.class_names))
-        if log.active:
+        if jax.process_index() == 0:
             write_json(workdir / "evaluation.json", jsonable(final))
             count = run.settings["log"]["pictures"]
             draw_predictions(run.val, results, workdir, count)
-    if not log.active:
+    if jax.process_index() > 0:
         return
     plots.plot_curves(workdir / "metrics.csv", workdir / "plots" / "curves.png")
     log.write_summary(

@@ -89,7 +89,7 @@ def make_train_step(
         (total, (parts, stats)), grads = jax.value_and_grad(objective, has_aux=True)(
             state.params
         )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updates, opt_state = optimizer.tx.update(
             grads, state.opt_state, state.params, step=state.step
