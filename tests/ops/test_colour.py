@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.ops.colour import scale_hsv
+from yolojax.ops import colour
+
+scale_hsv = jax.jit(colour.scale_hsv)
 
 GAINS = [(1.015, 0.6, 0.8), (0.985, 1.7, 1.4), (0.99, 1.3, 0.6), (1.0, 1.0, 1.0)]
 
@@ -46,7 +48,7 @@ def test_agrees_with_published_lookup_tables_to_two_grey_levels(gains):
 
 
 @pytest.mark.parametrize(
-    "colour, gains, expected",
+    "given, gains, expected",
     [
         ((0, 255, 0), (2.0, 1, 1), (0, 0, 255)),
         ((0, 0, 255), (2.0, 1, 1), (0, 255, 0)),
@@ -59,8 +61,8 @@ def test_agrees_with_published_lookup_tables_to_two_grey_levels(gains):
     ],
     ids=["turned", "wraps", "pale", "dark", "bright", "full", "grey", "black"],
 )
-def test_by_hand(colour, gains, expected):
-    image = np.float32(colour).reshape(1, 1, 3)
+def test_by_hand(given, gains, expected):
+    image = np.float32(given).reshape(1, 1, 3)
     np.testing.assert_allclose(scaled(image, gains)[0, 0], expected, atol=1e-3)
 
 
@@ -69,10 +71,10 @@ def test_runs_under_jit_and_vmap_on_empty_input_and_has_a_finite_gradient():
     images = images.at[0, 0].set(0.5).at[0, 1].set(0.0)
     gains = jnp.asarray(GAINS[:2], jnp.float32)
     plain = scale_hsv(images, gains)
-    mapped = jax.jit(jax.vmap(scale_hsv))(images, gains)
+    mapped = jax.vmap(scale_hsv)(images, gains)
     np.testing.assert_allclose(mapped, plain, atol=1e-6)
     assert scale_hsv(images[:0], gains[:0]).shape == (0, 24, 32, 3)
-    slopes = jax.grad(lambda i, g: jnp.sum(scale_hsv(i, g)), argnums=(0, 1))(
+    slopes = jax.jit(jax.grad(lambda i, g: jnp.sum(scale_hsv(i, g)), argnums=(0, 1)))(
         images, gains
     )
     assert all(np.isfinite(slope).all() for slope in slopes)

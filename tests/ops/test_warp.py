@@ -10,6 +10,9 @@ EYE = np.eye(3, dtype=np.float32)
 EVERYWHERE = np.float32([-np.inf, -np.inf, np.inf, np.inf])
 NOWHERE = np.zeros(4, np.float32)
 
+warp_tiles = jax.jit(warp.warp_tiles, static_argnames="output_size")
+transform_boxes = jax.jit(warp.transform_boxes)
+
 
 def noise(*shape, seed=0):
     generator = np.random.default_rng(seed)
@@ -32,7 +35,7 @@ def scaling(x, y):
 def warp_one(image, inverse, output_size, size=None):
     """One picture through one matrix from output to source pixels."""
     return np.asarray(
-        warp.warp_tiles(
+        warp_tiles(
             jnp.asarray(image)[None],
             jnp.asarray([size or image.shape[:2]], jnp.int32),
             jnp.zeros((1, 1), jnp.int32),
@@ -127,7 +130,7 @@ def test_nothing_outside_of_the_valid_size_is_read(seed):
         padded = np.full_like(images, sentinel)
         for target, image, (height, width) in zip(padded, images, sizes, strict=True):
             target[:height, :width] = image[:height, :width]
-        return warp.warp_tiles(
+        return warp_tiles(
             jnp.asarray(padded),
             jnp.asarray(sizes),
             jnp.asarray([[0, 1], [1, 2], [2, 0]], jnp.int32),
@@ -168,7 +171,7 @@ def test_each_pixel_comes_from_the_tile_that_owns_it_and_the_last_one_wins():
             NOWHERE,
         ]
     )
-    out = warp.warp_tiles(
+    out = warp_tiles(
         jnp.asarray(images),
         jnp.full((3, 2), 8, jnp.int32),
         jnp.asarray([[0, 1, 2, 1]], jnp.int32),
@@ -198,7 +201,7 @@ def test_warp_runs_under_jit_and_vmap_and_has_a_finite_gradient():
     )
 
     def render(images, matrix):
-        return warp.warp_tiles(
+        return warp_tiles(
             images,
             jnp.full((3, 2), 8, jnp.int32),
             jnp.arange(3, dtype=jnp.int32)[:, None],
@@ -209,10 +212,10 @@ def test_warp_runs_under_jit_and_vmap_and_has_a_finite_gradient():
         )
 
     matrix = jnp.asarray(matrix)
-    plain = [render(jnp.asarray(i), matrix) for i in images]
-    mapped = jax.jit(jax.vmap(render, in_axes=(0, None)))(jnp.asarray(images), matrix)
+    plain = [jax.jit(render)(jnp.asarray(i), matrix) for i in images]
+    mapped = jax.vmap(jax.jit(render), in_axes=(0, None))(jnp.asarray(images), matrix)
     np.testing.assert_allclose(mapped, np.stack(plain), atol=1e-3)
-    slope = jax.grad(lambda m: render(jnp.asarray(images[0]), m).sum())(matrix)
+    slope = jax.jit(jax.grad(lambda m: render(jnp.asarray(images[0]), m).sum()))(matrix)
     assert np.isfinite(slope).all()
 
 
@@ -220,7 +223,7 @@ def test_more_pixels_than_an_int32_counts_are_refused():
     shape = jax.ShapeDtypeStruct
     with pytest.raises(ValueError, match="use a smaller batch"):
         jax.eval_shape(
-            lambda *a: warp.warp_tiles(*a, output_size=(8, 8)),
+            lambda *a: warp_tiles(*a, output_size=(8, 8)),
             shape((2**17, 128, 128, 3), jnp.uint8),
             shape((2**17, 2), jnp.int32),
             shape((1, 1), jnp.int32),
@@ -254,7 +257,7 @@ def test_matrices_agree_with_numpy():
 )
 def test_boxes_by_hand(matrix, expected):
     boxes = jnp.asarray([[10.0, 20.0, 30.0, 60.0]])
-    moved = warp.transform_boxes(boxes, jnp.asarray(matrix))
+    moved = transform_boxes(boxes, jnp.asarray(matrix))
     np.testing.assert_allclose(moved, [expected], rtol=1e-5)
 
 
@@ -267,7 +270,7 @@ def test_box_encloses_its_points_and_no_more(seed):
     points = matrix @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
     points = points[:2] / points[2]
     expected = np.concatenate([points.min(1), points.max(1)])
-    moved = warp.transform_boxes(jnp.asarray(box)[None], jnp.float32(matrix))
+    moved = transform_boxes(jnp.asarray(box)[None], jnp.float32(matrix))
     np.testing.assert_allclose(moved[0], expected, rtol=1e-4, atol=1e-3)
 
 
@@ -275,7 +278,7 @@ def test_box_across_the_horizon_keeps_the_part_before_it():
     # Depth is 1 - x / 10: the horizon lies at x = 10.
     matrix = jnp.asarray([[1.0, 0, 0], [0, 1, 0], [-0.1, 0, 1]])
     boxes = jnp.asarray([[5.0, 1, 20, 2], [11, 1, 20, 2]])
-    across, behind = np.asarray(warp.transform_boxes(boxes, matrix))
+    across, behind = np.asarray(transform_boxes(boxes, matrix))
     np.testing.assert_allclose(across[:2], [10, 2], rtol=1e-5)
     assert (across[2:] > [5000, 1000]).all()
     np.testing.assert_array_equal(behind, 0)
@@ -285,12 +288,11 @@ def test_boxes_run_under_jit_and_vmap_without_boxes_and_with_a_finite_gradient()
     boxes = jnp.asarray([[[1.0, 2, 3, 4]], [[0, 0, 0, 0]]])
     matrix = jnp.asarray([[1.0, 0, 0], [0, 1, 0], [-0.3, 0, 1]])
     matrices = jnp.stack([matrix, matrix])
-    mapped = jax.jit(jax.vmap(warp.transform_boxes))(boxes, matrices)
-    np.testing.assert_allclose(mapped, warp.transform_boxes(boxes, matrices), rtol=1e-6)
-    assert warp.transform_boxes(boxes[0, :0], matrix).shape == (0, 4)
-    slopes = jax.grad(lambda b, m: jnp.sum(warp.transform_boxes(b, m)), argnums=(0, 1))(
-        boxes, matrices
-    )
+    mapped = jax.vmap(transform_boxes)(boxes, matrices)
+    np.testing.assert_allclose(mapped, transform_boxes(boxes, matrices), rtol=1e-6)
+    assert transform_boxes(boxes[0, :0], matrix).shape == (0, 4)
+    total = lambda b, m: jnp.sum(transform_boxes(b, m))  # noqa: E731
+    slopes = jax.jit(jax.grad(total, argnums=(0, 1)))(boxes, matrices)
     assert all(np.isfinite(slope).all() for slope in slopes)
 
 

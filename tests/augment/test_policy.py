@@ -1,0 +1,324 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolojax.augment.policy import AUGMENTATIONS, make_augment
+from yolojax.engine import sharding
+from yolojax.records import Batch
+
+# Colours that stay apart from each other, from black and from the grey fill.
+PAINTS = np.uint8([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
+FULL = (
+    dict(name="mosaic", probability=0.8),
+    dict(name="affine", degrees=10, shear=3, perspective=0.0005),
+    dict(name="flip_left_right", probability=0.5),
+    dict(name="flip_up_down", probability=0.5),
+    dict(name="hsv"),
+)
+
+
+def make_batch(images, sizes, boxes, labels=None, valid=None):
+    """A batch of NumPy arrays; labels are the pictures' numbers if not given."""
+    num, room = boxes.shape[:2]
+    numbers = np.tile(np.arange(num, dtype=np.int32)[:, None], (1, room))
+    return Batch(
+        image=np.asarray(images, np.uint8),
+        size=np.asarray(sizes, np.int32),
+        boxes=np.asarray(boxes, np.float32),
+        labels=numbers if labels is None else np.asarray(labels, np.int32),
+        valid=np.ones((num, room), bool) if valid is None else np.asarray(valid),
+        image_id=np.arange(num, dtype=np.int32) + 100,
+        origin=np.arange(4 * num, dtype=np.float32).reshape(num, 4),
+    )
+
+
+def painted(shape, seed):
+    """Six black pictures of random sizes with one painted rectangle each."""
+    generator = np.random.default_rng(seed)
+    images = np.full((6, *shape, 3), 77, np.uint8)
+    sizes = np.stack(
+        [generator.integers(side * 2 // 3, side + 1, 6) for side in shape], axis=-1
+    )
+    boxes = np.zeros((6, 1, 4), np.float32)
+    for i, (height, width) in enumerate(sizes):
+        x1, y1 = generator.integers(2, [width // 2, height // 2])
+        x2 = generator.integers(x1 + 8, width - 1)
+        y2 = generator.integers(y1 + 8, height - 1)
+        images[i, :height, :width] = 0
+        images[i, y1:y2, x1:x2] = 255 * PAINTS[i]
+        boxes[i, 0] = x1, y1, x2, y2
+    return make_batch(images, sizes, boxes)
+
+
+def noisy(num=8, side=16, room=3, seed=0):
+    generator = np.random.default_rng(seed)
+    corner = generator.uniform(0, side / 2, (num, room, 2))
+    boxes = np.concatenate(
+        [corner, corner + generator.uniform(3, side / 2, (num, room, 2))], axis=-1
+    )
+    images = generator.integers(0, 256, (num, side, side, 3))
+    return make_batch(images, np.full((num, 2), side), boxes)
+
+
+def augmented(batch, policy, *, image_size, seed=0, mosaic_on=True, max_boxes=20):
+    augment = jax.jit(make_augment(policy, image_size=image_size, max_boxes=max_boxes))
+    out, cut = augment(jax.random.key(seed), batch, mosaic_on=mosaic_on)
+    return jax.tree.map(np.asarray, out), int(cut)
+
+
+def find_paint(image, label):
+    """The upright box around what is painted in the colour of `label`, or None."""
+    wanted = PAINTS[label].astype(bool)
+    mask = np.where(wanted, image > 0.5, image < 0.3).all(-1)
+    if not mask.any():
+        return None
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+POLICIES = {
+    "letterbox": (),
+    "mosaic": (dict(name="mosaic"),),
+    "affine": (dict(name="affine", translate=0.3),),
+    "flips": (
+        dict(name="flip_left_right", probability=0.5),
+        dict(name="flip_up_down", probability=0.5),
+    ),
+    "published": (
+        dict(name="mosaic"),
+        dict(name="affine"),
+        dict(name="flip_left_right", probability=0.5),
+    ),
+    "rotation": (dict(name="affine", degrees=45, scale=0.2),),
+    "perspective": (dict(name="affine", perspective=0.002, scale=0.3),),
+    "everything": (
+        dict(name="mosaic", probability=0.7),
+        dict(name="affine", degrees=20, shear=8, perspective=0.0007),
+        dict(name="flip_left_right", probability=0.5),
+        dict(name="flip_up_down", probability=0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("image_size", [(96, 96), (72, 120)], ids=["square", "wide"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_paint_is_found_where_the_box_says(name, image_size):
+    shape = (80, 100)
+    augment = jax.jit(make_augment(POLICIES[name], image_size=image_size, max_boxes=8))
+    upright = name not in ("rotation", "perspective", "everything")
+    height, width = image_size
+    found = 0
+    for seed in range(12):
+        batch = painted(shape, seed)
+        out, cut = augment(jax.random.key(seed), batch, mosaic_on=True)
+        out = jax.tree.map(np.asarray, out)
+        assert cut == 0
+        for image, boxes, labels, valid in zip(
+            out.image, out.boxes, out.labels, out.valid, strict=True
+        ):
+            assert len(set(labels[valid])) == valid.sum()
+            for box, label in zip(boxes[valid], labels[valid], strict=True):
+                inside = (box[:2] > 1).all() and (
+                    box[2:] < [width - 1, height - 1]
+                ).all()
+                # The border cuts a corner off a turned rectangle, so that less than
+                # its enclosing box is left.
+                if upright or inside:
+                    paint = find_paint(image, label)
+                    assert paint is not None
+                    np.testing.assert_allclose(paint, box, atol=1.0)
+                    found += 1
+            for label in set(range(6)) - set(labels[valid]):
+                paint = find_paint(image, label)
+                # What has no box is a sliver.
+                assert paint is None or (paint[2:] - paint[:2]).min() <= 12
+    assert found > 40
+
+
+def test_mosaic_off_gives_the_letterboxed_picture():
+    batch = painted((64, 64), 0)._replace(
+        size=np.tile(np.int32([48, 64]), (6, 1)),
+    )
+    policy = (dict(name="mosaic"),)
+    out, _ = augmented(batch, policy, image_size=(64, 64), mosaic_on=False)
+    np.testing.assert_array_equal(
+        out.image[:, 8:56], batch.image[:, :48] / np.float32(255)
+    )
+    grey = np.float32(114) / np.float32(255)
+    np.testing.assert_allclose(out.image[:, :8], grey, rtol=1e-6)
+    np.testing.assert_allclose(out.image[:, 56:], grey, rtol=1e-6)
+
+
+def test_mosaic_of_a_probability_is_applied_to_that_share():
+    num = 2000
+    image = np.zeros((num, 2, 2, 3))
+    image[:, :, 0] = 255
+    batch = make_batch(image, np.full((num, 2), 2), np.zeros((num, 0, 4)))
+    policy = (dict(name="flip_left_right", probability=0.3),)
+    out, _ = augmented(batch, policy, image_size=(2, 2))
+    assert abs((out.image[:, 0, 1, 0] == 1).mean() - 0.3) < 0.03
+
+
+def test_same_key_same_result_and_another_key_another():
+    batch = noisy()
+    first, again, other = (
+        augmented(batch, FULL, image_size=(16, 16), seed=seed)[0] for seed in (1, 1, 2)
+    )
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.abs(first.image - other.image).mean() > 0.01
+
+
+def test_the_order_of_the_policy_does_not_matter():
+    forward, _ = augmented(noisy(), FULL, image_size=(16, 16))
+    backward, _ = augmented(noisy(), FULL[::-1], image_size=(16, 16))
+    np.testing.assert_array_equal(forward.image, backward.image)
+    np.testing.assert_array_equal(forward.boxes, backward.boxes)
+
+
+def test_a_sample_depends_on_its_place_and_not_on_its_neighbours():
+    batch = noisy()
+    policy = FULL[1:]
+    whole, _ = augmented(batch, policy, image_size=(16, 16))
+    part, _ = augmented(Batch(*(x[:3] for x in batch)), policy, image_size=(16, 16))
+    np.testing.assert_allclose(part.image, whole.image[:3], atol=1e-6)
+    np.testing.assert_allclose(part.boxes, whole.boxes[:3], atol=1e-4)
+
+
+def test_four_devices_give_what_one_gives():
+    batch = noisy()
+    augment = jax.jit(make_augment(FULL, image_size=(16, 16), max_boxes=5))
+    results = []
+    for num_devices in (1, 4):
+        mesh = sharding.make_mesh(num_devices)
+        key = sharding.put_replicated(jax.random.key(3), mesh)
+        out, cut = augment(key, sharding.put_batch(batch, mesh), mosaic_on=True)
+        assert out.image.sharding.is_equivalent_to(sharding.split(mesh), 4)
+        results.append(jax.tree.map(np.asarray, (out, cut)))
+    for one, four in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(one, four, atol=1e-6)
+
+
+def test_batches_of_other_arrays_pass_without_jit_and_size_and_ids_are_kept():
+    batch = noisy(num=2)
+    augment = make_augment((), image_size=(20, 24), max_boxes=4)
+    out, cut = augment(jax.random.key(0), batch, mosaic_on=False)
+    assert out.image.shape == (2, 20, 24, 3)
+    assert out.image.dtype == jnp.float32
+    assert cut.dtype == jnp.int32
+    np.testing.assert_array_equal(out.size, [[20, 24], [20, 24]])
+    np.testing.assert_array_equal(out.image_id, batch.image_id)
+    np.testing.assert_array_equal(out.origin, batch.origin)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_tiny_batches_and_single_pixels_pass(num):
+    batch = make_batch(
+        np.full((num, 1, 1, 3), 9), np.ones((num, 2)), np.zeros((num, 2, 4))
+    )
+    out, _ = augmented(batch, FULL, image_size=(8, 8))
+    assert np.isfinite(out.image).all()
+    assert (0 <= out.image).all() and (out.image <= 1).all()
+    assert not out.valid.any()
+
+
+def test_no_room_for_boxes_and_no_boxes_pass():
+    batch = noisy(room=2)
+    none = batch._replace(
+        boxes=batch.boxes[:, :0], labels=batch.labels[:, :0], valid=batch.valid[:, :0]
+    )
+    out, cut = augmented(none, FULL, image_size=(16, 16), max_boxes=4)
+    assert out.boxes.shape == (8, 4, 4)
+    assert not out.valid.any() and not out.boxes.any() and cut == 0
+
+
+def test_valid_boxes_come_first_in_their_order_and_the_rest_is_counted():
+    x = np.arange(6, dtype=np.float32)
+    boxes = np.stack([x, x, x + 5, x + 5], axis=-1)[None].repeat(2, 0)
+    valid = np.array([[0, 1, 0, 1, 1, 1], [0, 0, 0, 0, 1, 0]], bool)
+    labels = np.arange(12).reshape(2, 6)
+    batch = make_batch(
+        np.zeros((2, 16, 16, 3)), np.full((2, 2), 16), boxes, labels, valid
+    )
+    out, cut = augmented(batch, (), image_size=(16, 16), max_boxes=3)
+    assert cut == 1
+    np.testing.assert_array_equal(out.labels, [[1, 3, 4], [10, 0, 0]])
+    np.testing.assert_array_equal(out.valid, [[1, 1, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(out.boxes[0], boxes[0, [1, 3, 4]])
+    np.testing.assert_array_equal(out.boxes[1, 1:], 0)
+
+
+@pytest.mark.parametrize(
+    "box, kept",
+    [
+        ([10, 10, 12, 30], False),
+        ([10, 10, 12.5, 30], True),
+        ([10, 10, 30, 12], False),
+        ([-85, 0, 15, 100], True),
+        ([-95, 0, 5, 100], False),
+        ([0, 10, 250, 12.6], True),
+        ([0, 10, 250, 12.4], False),
+        ([-20, -20, -5, -5], False),
+        ([10, 10, 10, 10], False),
+    ],
+    ids=["thin", "2.5px", "flat", "15%", "5%", "96:1", "104:1", "outside", "point"],
+)
+def test_published_rule_for_boxes(box, kept):
+    batch = make_batch(
+        np.zeros((1, 256, 256, 3)), [[256, 256]], np.float32(box).reshape(1, 1, 4)
+    )
+    out, _ = augmented(batch, (), image_size=(256, 256))
+    assert out.valid.any() == kept
+    if kept:
+        np.testing.assert_array_equal(out.boxes[0, 0], np.clip(box, 0, 256))
+
+
+def test_a_box_that_shrinks_with_its_picture_is_kept():
+    num = 64
+    boxes = np.tile(np.float32([12, 12, 52, 52]), (num, 1, 1))
+    batch = make_batch(np.zeros((num, 64, 64, 3)), np.full((num, 2), 64), boxes)
+    policy = (dict(name="affine", scale=0.9, translate=0.0),)
+    out, _ = augmented(batch, policy, image_size=(64, 64))
+    assert (out.boxes[:, 0, 2] - out.boxes[:, 0, 0]).min() < 10
+    assert out.valid[:, 0].all()
+
+
+def test_mosaic_cuts_boxes_at_the_canvas_before_the_area_counts():
+    # Pictures half as large as the mosaic's canvas always stay whole in the middle;
+    # a box as large as its picture reaches over the canvas when the centre is off.
+    batch = noisy(num=4, side=32, room=1)._replace(
+        boxes=np.tile(np.float32([0, 0, 32, 32]), (4, 1, 1))
+    )
+    out, _ = augmented(batch, (dict(name="mosaic"),), image_size=(32, 32))
+    areas = np.prod(out.boxes[..., 2:] - out.boxes[..., :2], axis=-1)
+    # The view is the middle of the canvas and the four tiles share it out.
+    assert (areas.sum(1) <= 32 * 32 + 1e-3).all()
+    assert (areas.sum(1) > 0.9 * 32 * 32).all()
+
+
+def test_every_augmentation_runs_alone_with_its_defaults():
+    for name in AUGMENTATIONS:
+        out, _ = augmented(noisy(), (dict(name=name),), image_size=(16, 16))
+        assert np.isfinite(out.image).all()
+        assert (out.boxes >= 0).all() and (out.boxes <= 16).all()
+
+
+@pytest.mark.parametrize(
+    "policy, message",
+    [
+        (
+            (dict(name="mosiac"),),
+            "no augmentation named 'mosiac'. Did you mean 'mosaic'",
+        ),
+        ((dict(name="affine", scales=1),), "'affine' has no argument 'scales'"),
+        ((dict(name="hsv", probability=1.2),), "probability of 'hsv' is 1.2"),
+        ((dict(name="hsv", probability=-1),), "probability of 'hsv' is -1"),
+        ((dict(name="hsv"), dict(name="hsv")), "entry 1: 'hsv' is there twice"),
+        ((dict(probability=1.0),), "entry 0: needs a name, got"),
+    ],
+    ids=["name", "argument", "above", "below", "twice", "nameless"],
+)
+def test_a_wrong_policy_is_refused(policy, message):
+    with pytest.raises(ValueError, match=message):
+        make_augment(policy, image_size=(8, 8), max_boxes=4)
