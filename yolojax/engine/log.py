@@ -157,8 +157,8 @@ class RunLog:
         self.workdir.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             known, rows = _read(self.path)
-            self._columns = known or self._columns
             self._rows = [row for row in rows if row["step"] <= start_step]
+            self._columns = known if self._rows else self._columns
         self._columns += [name for name in columns if name not in self._columns]
         self._rewrite()
         if tensorboard:

@@ -19,7 +19,7 @@ from yolojax.vis.text import class_title
 
 Series = tuple[np.ndarray, np.ndarray]
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -364,7 +364,7 @@ def _plot_density(figure: Any, axis: Any, points: np.ndarray) -> None:
     top = norm.vmax or 2.0
     round_numbers = [m * 10**e for e in range(9) for m in (1, 2, 5)]
     ticks = [number for number in round_numbers if number <= top]
-    bar = figure.colorbar(mesh, ax=axis, shrink=0.8, pad=0.02)
+    bar = figure.colorbar(mesh, cax=axis.inset_axes((1.02, 0, 0.035, 1)))
     bar.set_ticks(ticks, labels=[f"{number:,}" for number in ticks])
     bar.minorticks_off()
     bar.set_label("boxes", fontsize=8)
