@@ -1,11 +1,13 @@
-"""Which cells of a map answer for which boxes.
+"""Which cells of the maps answer for which boxes.
 
 Everything is per picture with static shapes; the batch axis is never mixed, so that
-it can be split over devices.
+it can be split over devices. All levels go through one set of operations: a graph
+of a third of the size compiles in a third of the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,87 +20,89 @@ OFFSETS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]]) / 2
 
 
 class Assignment(NamedTuple):
-    """Pairs of a cell and a box of one level, sorted by cell, padding last.
+    """Pairs of a cell and a box of each level, sorted by cell, padding last.
 
-    A cell here is one anchor at one place: index `(row * gw + column) * a + anchor`.
-    Pairs of the same cell stand side by side in the published order: by offset, then
-    anchor, then box; the last one gives the cell its objectness target.
+    A cell here is one anchor at one place: index `(row * gw + column) * a + anchor`
+    within its level. Pairs of the same cell stand side by side in the published
+    order: by offset, then anchor, then box; the last one gives the cell its
+    objectness target.
 
     Attributes:
-        cell: int32 [b, k], 0 for padding.
-        box: int32 [b, k], index into the picture's boxes, 0 for padding.
-        valid: bool [b, k], False for padding.
+        cell: int32 [b, l, k], 0 for padding.
+        box: int32 [b, l, k], index into the picture's boxes, 0 for padding.
+        valid: bool [b, l, k], False for padding.
     """
 
-    cell: Int[Array, "b k"]
-    box: Int[Array, "b k"]
-    valid: Bool[Array, "b k"]
+    cell: Int[Array, "b l k"]
+    box: Int[Array, "b l k"]
+    valid: Bool[Array, "b l k"]
 
 
 def assign_anchors(
-    boxes: Float[Array, "b n 4"],
+    boxes: Float[Array, "b l n 4"],
     valid: Bool[Array, "b n"],
-    anchors: Float[Array, "a 2"],
+    anchors: Float[Array, "l a 2"],
     *,
-    grid: tuple[int, int],
+    grids: Sequence[tuple[int, int]],
     anchor_ratio: float = 4.0,
 ) -> Assignment:
-    """All pairs of cells and boxes of one level, as YOLOv5 makes them.
+    """All pairs of cells and boxes, as YOLOv5 makes them.
 
     An anchor takes a box if neither side is `anchor_ratio` times longer than the
     other's, in either direction. Its cells are that of the box's centre and the
     neighbours across the nearer border in x and in y, except across the map's edge.
 
     Args:
-        boxes: `x y w h` in cells.
+        boxes: `x y w h` in cells of each level.
         valid: False for padding, which takes no cell.
-        anchors: width and height in cells.
-        grid: rows and columns of the map.
+        anchors: width and height in cells of each level.
+        grids: rows and columns of each level's map.
         anchor_ratio: the limit, exclusive.
 
     Returns:
-        k = 5 a n pairs, enough for every case.
+        k = 5 a n pairs a level, enough for every case.
 
     Raises:
         ValueError: the numbers of cells and pairs do not fit a 32-bit sort key.
 
     Source: YOLOv5 v7.0, as published in its documentation ("Build targets").
     """
-    height, width = grid
-    batch, num_boxes, _ = boxes.shape
-    num_anchors = anchors.shape[0]
+    batch, levels, num_boxes, _ = boxes.shape
+    num_anchors = anchors.shape[1]
     num_pairs = len(OFFSETS) * num_anchors * num_boxes
-    num_cells = height * width * num_anchors
+    num_cells = max(height * width for height, width in grids) * num_anchors
     # One key holds cell and order: a sort of pairs takes six times as long on a CPU.
     if (num_cells + 1) * num_pairs >= 2**31:
         raise ValueError(
-            f"{num_boxes} boxes a picture on a map of {height} x {width} cells are "
-            "more than the assignment can number; use fewer boxes or a smaller picture"
+            f"{num_boxes} boxes a picture on maps of up to {num_cells} cells are more "
+            "than the assignment can number; use fewer boxes or a smaller picture"
         )
     centre, size = boxes[..., :2], boxes[..., 2:]
-    far = jnp.asarray([[[width, height]]], boxes.dtype) - centre
+    # x before y, as in boxes: [1, l, 1, 2].
+    limits = np.asarray(grids)[None, :, None, ::-1]
+    far = jnp.asarray(limits, boxes.dtype) - centre
     near_low = (centre % 1 < 0.5) & (centre > 1)
     near_high = (far % 1 < 0.5) & (far > 1)
-    centred = jnp.ones((batch, num_boxes, 1), bool)
+    centred = jnp.ones((batch, levels, num_boxes, 1), bool)
     has_cell = jnp.concatenate([centred, near_low, near_high], axis=-1)
 
-    ratio = size[:, :, None] / anchors[None, None]
+    # From here [b, l, offset, anchor, box]: the published order, when flattened.
+    ratio = size[:, :, None] / anchors[None, :, :, None]
     fits = jnp.max(jnp.maximum(ratio, 1 / ratio), axis=-1) < anchor_ratio
-    fits &= valid[:, :, None]
+    fits &= valid[:, None, None]
+    taken = jnp.moveaxis(has_cell, 3, 2)[:, :, :, None] & fits[:, :, None]
 
-    shift = jnp.asarray(OFFSETS, boxes.dtype)
-    place = (centre[:, :, None] - shift[None, None]).astype(jnp.int32)
-    column = jnp.clip(place[..., 0], 0, width - 1)
-    row = jnp.clip(place[..., 1], 0, height - 1)
-    # [b, offset, anchor, box]: the published order, when flattened.
-    first = jnp.moveaxis((row * width + column) * num_anchors, 1, 2)
-    anchor = jnp.arange(num_anchors, dtype=jnp.int32)
-    cell = first[:, :, None] + anchor[None, None, :, None]
-    taken = jnp.moveaxis(has_cell, 1, 2)[:, :, None] & jnp.moveaxis(fits, 1, 2)[:, None]
-    cell = jnp.where(taken, cell, num_cells).reshape(batch, num_pairs)
+    shift = jnp.asarray(OFFSETS[None, None, :, None], boxes.dtype)
+    place = (centre[:, :, None] - shift).astype(jnp.int32)
+    place = jnp.clip(place, 0, jnp.asarray(limits[:, :, None] - 1, jnp.int32))
+    widths = jnp.asarray(limits[..., 0, None], jnp.int32)
+    first = (place[..., 1] * widths + place[..., 0]) * num_anchors
+    anchor = jnp.arange(num_anchors, dtype=jnp.int32)[None, None, None, :, None]
+    cell = jnp.where(taken, first[:, :, :, None] + anchor, num_cells)
 
-    order = jnp.arange(num_pairs, dtype=jnp.int32)
-    keys = jnp.sort(cell * num_pairs + order[None], axis=1)
+    order = jnp.arange(num_pairs, dtype=jnp.int32)[None, None]
+    keys = cell.reshape(batch, levels, num_pairs) * num_pairs + order
+    keys = jnp.sort(keys, axis=-1)
     cell = keys // num_pairs
     matched = cell < num_cells
     return Assignment(
@@ -108,29 +112,30 @@ def assign_anchors(
     )
 
 
-def is_last_of_cell(assignment: Assignment) -> Bool[Array, "b k"]:
+def is_last_of_cell(assignment: Assignment) -> Bool[Array, "b l k"]:
     """Whether a pair is valid and the last one of its cell."""
     cell, _, valid = assignment
-    again = (cell[:, 1:] == cell[:, :-1]) & valid[:, 1:]
-    return valid & ~jnp.pad(again, ((0, 0), (0, 1)))
+    again = (cell[..., 1:] == cell[..., :-1]) & valid[..., 1:]
+    return valid & ~jnp.pad(again, ((0, 0), (0, 0), (0, 1)))
 
 
 def local_targets(
-    boxes: Float[Array, "b n 4"],
+    boxes: Float[Array, "b l n 4"],
     assignment: Assignment,
     *,
-    width: int,
+    grids: Sequence[tuple[int, int]],
     num_anchors: int,
-) -> Float[Array, "b k 4"]:
+) -> Float[Array, "b l k 4"]:
     """The assigned boxes, with centres relative to the low corner of their cells.
 
     Args:
         boxes: `x y w h` in cells, as given to `assign_anchors`.
         assignment: its result.
-        width: columns of the map.
+        grids: rows and columns of each level's map.
         num_anchors: anchors per place.
     """
-    targets = jnp.take_along_axis(boxes, assignment.box[..., None], axis=1)
+    targets = jnp.take_along_axis(boxes, assignment.box[..., None], axis=2)
     place = assignment.cell // num_anchors
-    corner = jnp.stack([place % width, place // width], axis=-1).astype(boxes.dtype)
+    widths = jnp.asarray(np.asarray(grids)[None, :, 1:], jnp.int32)
+    corner = jnp.stack([place % widths, place // widths], axis=-1).astype(boxes.dtype)
     return jnp.concatenate([targets[..., :2] - corner, targets[..., 2:]], axis=-1)

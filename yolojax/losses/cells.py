@@ -1,4 +1,4 @@
-"""Reading and writing the cells of a flattened map, fast and in a fixed order.
+"""Reading and writing the cells of flattened maps, fast and in a fixed order.
 
 A map's gradient is dense in one channel and holds few rows elsewhere. Written as one
 padded array plus one scatter it costs a single pass over memory, and since the rows
@@ -8,8 +8,11 @@ on the order in which an accelerator happens to write.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 # Where objectness stands in `x y w h objectness classes`.
@@ -18,83 +21,101 @@ OBJECTNESS = 4
 
 @jax.custom_vjp
 def read_cells(
-    flat: Float[Array, "b cells channels"],
-    cell: Int[Array, "b k"],
-    last: Bool[Array, "b k"],
-) -> tuple[Float[Array, "b cells"], Float[Array, "b k channels"]]:
-    """Objectness of every cell, and all channels of the given ones.
+    maps: tuple[Float[Array, "b _cells channels"], ...],
+    cell: Int[Array, "b l k"],
+    last: Bool[Array, "b l k"],
+) -> tuple[Float[Array, "b all_cells"], Float[Array, "b l k channels"]]:
+    """Objectness of every cell of all levels, and all channels of the given ones.
 
     Args:
-        flat: the map.
-        cell: indices, sorted as in `Assignment`.
-        last: the last pair of each cell; rows of no cell, or before it, are False.
+        maps: one flattened map a level.
+        cell: indices within the level; equal ones stand side by side.
+        last: the last pair of each cell; only rows up to one get a gradient.
     """
-    return flat[..., OBJECTNESS], jnp.take_along_axis(flat, cell[..., None], axis=1)
+    objectness = jnp.concatenate([flat[..., OBJECTNESS] for flat in maps], axis=1)
+    rows = [
+        jnp.take_along_axis(flat, cell[:, level, :, None], axis=1)
+        for level, flat in enumerate(maps)
+    ]
+    return objectness, jnp.stack(rows, axis=1)
 
 
-def _read_forward(flat, cell, last):
-    return read_cells(flat, cell, last), (cell, last, flat.shape)
+def _read_forward(maps, cell, last):
+    return read_cells(maps, cell, last), (cell, last, [flat.shape[1] for flat in maps])
 
 
 def _read_backward(saved, cotangents):
-    cell, last, (_, num_cells, channels) = saved
+    cell, last, sizes = saved
     objectness, rows = cotangents
-    dense = jnp.pad(
-        objectness[..., None],
-        ((0, 0), (0, 0), (OBJECTNESS, channels - OBJECTNESS - 1)),
-    )
+    after = rows.shape[-1] - OBJECTNESS - 1
     rows = sum_runs(cell, rows)
-    where = jnp.where(last, cell, num_cells + jnp.arange(cell.shape[1])[None])
-    add = jax.vmap(
-        lambda zeros, index, values: zeros.at[index].add(
-            values, mode="drop", unique_indices=True
-        )
-    )
-    return add(dense, where, rows), None, None
+    gradients = []
+    for level, part in enumerate(_split(objectness, sizes)):
+        dense = jnp.pad(part[..., None], ((0, 0), (0, 0), (OBJECTNESS, after)))
+        index = _where_last(cell[:, level], last[:, level], sizes[level])
+        gradients.append(_add_rows(dense, index, rows[:, level]))
+    return tuple(gradients), None, None
 
 
 read_cells.defvjp(_read_forward, _read_backward)
 
 
+@jax.vmap
+def _add_rows(
+    flat: Float[Array, "cells channels"],
+    index: Int[Array, "k"],  # noqa: UP037
+    rows: Float[Array, "k channels"],
+) -> Float[Array, "cells channels"]:
+    return flat.at[index].add(rows, mode="drop", unique_indices=True)
+
+
+def _split(values, sizes):
+    return jnp.split(values, np.cumsum(sizes)[:-1], axis=1)
+
+
+def _where_last(cell, last, num_cells):
+    """The cells of last pairs; for others, an own index that no cell has."""
+    beyond = num_cells + jnp.arange(cell.shape[-1], dtype=cell.dtype)
+    return jnp.where(last, cell, jnp.broadcast_to(beyond, cell.shape))
+
+
 def sum_runs(
-    cell: Int[Array, "b k"], rows: Float[Array, "b k channels"]
-) -> Float[Array, "b k channels"]:
+    cell: Int[Array, "b l k"], rows: Float[Array, "b l k channels"]
+) -> Float[Array, "b l k channels"]:
     """For each row, the sum of the rows of its cell up to it, added in order.
 
     Args:
         cell: indices; equal ones stand side by side.
         rows: what to add.
     """
-    first = jnp.pad(cell[:, 1:] != cell[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    again = cell[..., 1:] == cell[..., :-1]
+    starts = ~jnp.pad(again, ((0, 0), (0, 0), (1, 0)))
 
     def join(left, right):
         starts, total = right
         return left[0] | starts, jnp.where(starts, total, left[1] + total)
 
-    return jax.lax.associative_scan(join, (first[..., None], rows), axis=1)[1]
+    return jax.lax.associative_scan(join, (starts[..., None], rows), axis=2)[1]
 
 
 def write_cells(
-    values: Float[Array, "b k"],
-    cell: Int[Array, "b k"],
-    last: Bool[Array, "b k"],
+    values: Float[Array, "b l k"],
+    cell: Int[Array, "b l k"],
+    last: Bool[Array, "b l k"],
     *,
-    num_cells: int,
-) -> Float[Array, "b {num_cells}"]:
+    sizes: Sequence[int],
+) -> Float[Array, "b all_cells"]:
     """The last value of each cell; 0 where there is none.
 
     Args:
         values: one a pair.
-        cell: indices, sorted as in `Assignment`.
-        last: the last pair of each cell.
-        num_cells: cells of the map.
+        cell: indices within the level.
+        last: the last pair of each cell; others write nothing.
+        sizes: cells of each level.
     """
-    where = jnp.where(last, cell, num_cells + jnp.arange(cell.shape[1])[None])
-    write = jax.vmap(
-        lambda index, values: (
-            jnp.zeros(num_cells, values.dtype)
-            .at[index]
-            .set(values, mode="drop", unique_indices=True)
-        )
-    )
-    return write(where, values)
+    batch, levels, num_pairs = cell.shape
+    starts = jnp.asarray(np.cumsum([0, *sizes[:-1]])[None, :, None], cell.dtype)
+    flat = (batch, levels * num_pairs)
+    index = _where_last((cell + starts).reshape(flat), last.reshape(flat), sum(sizes))
+    zeros = jnp.zeros((batch, sum(sizes), 1), values.dtype)
+    return _add_rows(zeros, index, values.reshape(*flat, 1))[..., 0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +23,6 @@ from yolojax.ops.boxes import corners_to_centres
 
 # Weight of each level's objectness, finest first, by number of levels (P5 and P6).
 BALANCE = {3: (4.0, 1.0, 0.4), 5: (4.0, 1.0, 0.25, 0.06, 0.02)}
-
-
-class LossParts(NamedTuple):
-    """The three parts of the loss, as float scalars."""
-
-    box: Float[Array, ""]
-    objectness: Float[Array, ""]
-    classes: Float[Array, ""]
-
-
-class _Settings(NamedTuple):
-    label_smoothing: float
-    focal_gamma: float
-    class_positive_weight: float
-    objectness_positive_weight: float
 
 
 def scale_gains(
@@ -145,121 +130,100 @@ def yolov5_loss(
             )
         balance = BALANCE[len(maps)]
     dtype = jnp.promote_types(maps[0].dtype, jnp.float32)
-    boxes = jnp.where(valid[..., None], boxes.astype(dtype), 0)
-    centres = corners_to_centres(boxes)
-    settings = _Settings(
-        label_smoothing, focal_gamma, class_positive_weight, objectness_positive_weight
-    )
-    levels, targets = [], []
-    for raw, sizes, stride in zip(maps, anchors, strides, strict=True):
-        level, count = _level_parts(
-            raw.astype(dtype),
-            centres / stride,
-            labels,
-            valid,
-            jnp.asarray(sizes, dtype) / stride,
-            anchor_ratio=anchor_ratio,
-            num_slots=num_slots or max(64, 3 * boxes.shape[1]),
-            settings=settings,
-        )
-        levels.append(level)
-        targets.append(count)
-    box = box_gain * sum(level.box for level in levels)
-    objectness = objectness_gain * sum(
-        level.objectness * weight for level, weight in zip(levels, balance, strict=True)
-    )
-    classes = class_gain * sum(level.classes for level in levels)
-    parts = {
-        "box": box,
-        "objectness": objectness,
-        "class": classes,
-        "targets": jnp.stack(targets),
-    }
-    return (box + objectness + classes) * boxes.shape[0], parts
-
-
-def _level_parts(
-    raw: Float[Array, "b gh gw a channels"],
-    boxes: Float[Array, "b n 4"],
-    labels: Int[Array, "b n"],
-    valid: Bool[Array, "b n"],
-    anchors: Float[Array, "a 2"],
-    *,
-    anchor_ratio: float,
-    num_slots: int,
-    settings: _Settings,
-) -> tuple[LossParts, Int[Array, ""]]:
-    """The ungained parts of one level, and its number of pairs."""
-    batch, height, width, num_anchors, channels = raw.shape
+    batch, num_boxes, _ = boxes.shape
+    grids = [(raw.shape[1], raw.shape[2]) for raw in maps]
+    num_anchors = maps[0].shape[3]
+    pixels = jnp.asarray(np.asarray(strides)[:, None, None], dtype)
+    sizes = jnp.asarray(anchors, dtype) / pixels
+    centres = corners_to_centres(jnp.where(valid[..., None], boxes.astype(dtype), 0))
+    centres = centres[:, None] / pixels[None]
     assignment = assign_anchors(
-        boxes, valid, anchors, grid=(height, width), anchor_ratio=anchor_ratio
+        centres, valid, sizes, grids=grids, anchor_ratio=anchor_ratio
     )
-    targets = local_targets(boxes, assignment, width=width, num_anchors=num_anchors)
-    classes = jnp.take_along_axis(labels, assignment.box, axis=1)
-    flat = raw.reshape(batch, height * width * num_anchors, channels)
-
-    # Padding needs slots for every pair that could be; real pictures have a tenth.
-    @jax.checkpoint
-    def all_pairs(flat, assignment, targets, classes):
-        return _pair_parts(flat, assignment, targets, classes, anchors, settings)
-
-    @jax.checkpoint
-    def first_pairs(flat, *pairs):
-        pairs = jax.tree.map(lambda x: x[:, :num_slots], pairs)
-        return _pair_parts(flat, *pairs, anchors, settings)
-
-    count = jnp.sum(assignment.valid, axis=1, dtype=jnp.int32)
-    parts = jax.lax.cond(
-        jnp.max(count, initial=0) <= num_slots,
-        first_pairs,
-        all_pairs,
-        flat,
-        assignment,
-        targets,
-        classes,
+    targets = local_targets(centres, assignment, grids=grids, num_anchors=num_anchors)
+    pairs = assignment, targets, jnp.take_along_axis(labels[:, None], assignment.box, 2)
+    flat = tuple(raw.astype(dtype).reshape(batch, -1, raw.shape[-1]) for raw in maps)
+    pair_loss = functools.partial(
+        _pair_loss,
+        label_smoothing=label_smoothing,
+        focal_gamma=focal_gamma,
+        class_positive_weight=class_positive_weight,
+        objectness_positive_weight=objectness_positive_weight,
     )
-    return parts, jnp.sum(count)
+
+    # There are slots for every pair that could be; real pictures fill a tenth of
+    # them. Recomputing spares a branch the other's residuals.
+    @jax.checkpoint
+    def all_pairs(flat, pairs):
+        return pair_loss(flat, *pairs, sizes, balance)
+
+    @jax.checkpoint
+    def first_pairs(flat, pairs):
+        pairs = jax.tree.map(lambda x: x[:, :, :num_slots], pairs)
+        return pair_loss(flat, *pairs, sizes, balance)
+
+    count = jnp.sum(assignment.valid, axis=2, dtype=jnp.int32)
+    if num_slots is None:
+        num_slots = max(64, 3 * num_boxes)
+    fits = jnp.max(count, initial=0) <= num_slots
+    box, objectness, classes = jax.lax.cond(fits, first_pairs, all_pairs, flat, pairs)
+    parts = {
+        "box": box_gain * box,
+        "objectness": objectness_gain * objectness,
+        "class": class_gain * classes,
+    }
+    loss = sum(parts.values()) * batch
+    return loss, {**parts, "targets": jnp.sum(count, axis=0)}
 
 
-def _pair_parts(
-    flat: Float[Array, "b cells channels"],
+def _pair_loss(
+    maps: tuple[Float[Array, "b _cells channels"], ...],
     assignment: Assignment,
-    targets: Float[Array, "b k 4"],
-    classes: Int[Array, "b k"],
-    anchors: Float[Array, "a 2"],
-    settings: _Settings,
-) -> LossParts:
-    """The ungained parts of one level, from its pairs."""
-    num_classes = flat.shape[2] - 5
-    valid = assignment.valid
+    targets: Float[Array, "b l k 4"],
+    labels: Int[Array, "b l k"],
+    anchors: Float[Array, "l a 2"],
+    balance: Sequence[float],
+    *,
+    label_smoothing: float,
+    focal_gamma: float,
+    class_positive_weight: float,
+    objectness_positive_weight: float,
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """Box, objectness and class part without gains, summed over levels."""
+    batch, _, channels = maps[0].shape
+    num_classes = channels - 5
+    cell, _, valid = assignment
     last = is_last_of_cell(assignment)
-    objectness, rows = read_cells(flat, assignment.cell, last)
-    count = jnp.maximum(jnp.sum(valid), 1).astype(flat.dtype)
+    objectness, rows = read_cells(maps, cell, last)
+    count = jnp.maximum(jnp.sum(valid, axis=(0, 2)), 1).astype(rows.dtype)
+    share = jnp.where(valid, 1 / count[None, :, None], 0)
 
-    sizes = jnp.take(anchors, assignment.cell % anchors.shape[0], axis=0)
-    safe_targets = jnp.where(valid[..., None], targets, jnp.ones_like(targets))
-    overlap = predicted_ciou(rows[..., :4], sizes, safe_targets)
-    box = jnp.sum(jnp.where(valid, 1 - overlap, 0)) / count
+    anchor = (cell % anchors.shape[1])[..., None]
+    sizes = jnp.take_along_axis(anchors[None], anchor, axis=2)
+    targets = jnp.where(valid[..., None], targets, 1)
+    overlap = predicted_ciou(rows[..., :4], sizes, targets)
+    box = jnp.sum(share * (1 - overlap))
 
+    num_cells = [flat.shape[1] for flat in maps]
+    weight = [w / (batch * n) for w, n in zip(balance, num_cells, strict=True)]
     truth = jax.lax.stop_gradient(jnp.maximum(overlap, 0))
     entropy = binary_cross_entropy(
         objectness,
-        write_cells(truth, assignment.cell, last, num_cells=flat.shape[1]),
-        positive_weight=settings.objectness_positive_weight,
-        focal_gamma=settings.focal_gamma,
+        write_cells(truth, cell, last, sizes=num_cells),
+        positive_weight=objectness_positive_weight,
+        focal_gamma=focal_gamma,
+    )
+    objectness = jnp.sum(
+        entropy * jnp.asarray(np.repeat(weight, num_cells)[None], rows.dtype)
     )
     if num_classes == 1:
-        return LossParts(box, jnp.mean(entropy), jnp.zeros_like(box))
+        return box, objectness, jnp.zeros_like(box)
     class_entropy = binary_cross_entropy(
         rows[..., 5:],
         smooth_one_hot(
-            classes,
-            num_classes,
-            label_smoothing=settings.label_smoothing,
-            dtype=flat.dtype,
+            labels, num_classes, label_smoothing=label_smoothing, dtype=rows.dtype
         ),
-        positive_weight=settings.class_positive_weight,
-        focal_gamma=settings.focal_gamma,
+        positive_weight=class_positive_weight,
+        focal_gamma=focal_gamma,
     )
-    class_sum = jnp.sum(jnp.where(valid[..., None], class_entropy, 0))
-    return LossParts(box, jnp.mean(entropy), class_sum / (count * num_classes))
+    return box, objectness, jnp.sum(share * jnp.mean(class_entropy, axis=-1))
