@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from yolojax.engine.sharding import make_mesh, put_batch
 from yolojax.models.layers import (
     BatchNorm,
     Conv,
@@ -84,6 +85,15 @@ def test_batch_norm_gradient_matches_the_published_formula():
         )
     )
     np.testing.assert_allclose(jax.grad(value)(x), expected, atol=2e-6)
+
+
+def test_batch_norm_takes_the_whole_batch_where_four_devices_share_it():
+    # Every picture has a mean of its own, so that a part of the batch is far off.
+    x = normal(8, 4, 4, 3) + np.arange(8, dtype=np.float32)[:, None, None, None]
+    forward = jax.jit(lambda x: batch_norm(x, train=True))
+    one, four = (forward(put_batch(x, make_mesh(n))) for n in (1, 4))
+    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_takes_statistics_in_float32_for_bfloat16():
