@@ -67,10 +67,3 @@ def test_class_names_of_train_and_val_must_agree(tmp_path):
     val = {"source": "coco", "images": str(tmp_path), "annotations": str(annotations)}
     with pytest.raises(ValueError, match="val has cat; they must be the same"):
         experiment.build(tiny_config(data__val=val))
-
-
-def test_workdir_of_another_config_is_refused(tmp_path):
-    experiment.write_config(tiny_config(), tmp_path)
-    experiment.write_config(tiny_config(epochs=5), tmp_path)
-    with pytest.raises(ValueError, match="another config: seed differ"):
-        experiment.write_config(tiny_config(seed=1), tmp_path)

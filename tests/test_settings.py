@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from tests.tiny import tiny_config
 from yolojax import settings
 
 
@@ -45,3 +46,10 @@ def test_json_gives_the_same_settings_back():
     )
     assert given["image_size"] == (320,)
     assert settings.from_json(json.dumps(given)) == given
+
+
+def test_workdir_of_another_config_is_refused(tmp_path):
+    settings.write_config(tiny_config(), tmp_path)
+    settings.write_config(tiny_config(epochs=5), tmp_path)
+    with pytest.raises(ValueError, match="another config: seed differ"):
+        settings.write_config(tiny_config(seed=1), tmp_path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -394,37 +393,3 @@ def build(
         optimizer=optimizer,
         step=step,
     )
-
-
-def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
-    """Write `config.json`, or check that it says the same.
-
-    Raises:
-        ValueError: the directory belongs to a run with another config.
-    """
-    path = workdir / "config.json"
-    text = json.dumps(settings, indent=1, sort_keys=True)
-    if path.exists():
-        before, now = json.loads(path.read_text()), json.loads(text)
-        free = ("epochs", "max_steps", "devices", "log", "message")
-        differing = [
-            key
-            for key in sorted(before.keys() | now.keys())
-            if key not in free and before.get(key) != now.get(key)
-        ]
-        if differing:
-            raise ValueError(
-                f"{workdir} holds a run with another config: {', '.join(differing)} "
-                f"differ. Use another --workdir, or remove this one"
-            )
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def write_classes(source: Any, workdir: Path) -> None:
-    """Write `classes.json`, which prediction needs: names and the source's numbers."""
-    content = {
-        "names": list(source.class_names),
-        "category_ids": [int(number) for number in source.category_ids],
-    }
-    (workdir / "classes.json").write_text(json.dumps(content, ensure_ascii=False))

@@ -55,8 +55,8 @@ def load(
     chosen = settings.from_json(json.dumps(saved))
     if change is not None:
         change(chosen)
-    classes = json.loads((checkpoint.workdir_of(weights) / "classes.json").read_text())
-    model = experiment.make_model(chosen, tuple(classes["names"]))
+    names, numbers = settings.read_classes(checkpoint.workdir_of(weights))
+    model = experiment.make_model(chosen, names)
     shapes = jax.tree.map(lambda leaf: leaf.shape, model.shapes())
     if shapes != jax.tree.map(np.shape, variables):
         raise ValueError(f"the weights in {weights} do not fit {model.name}")
@@ -64,8 +64,8 @@ def load(
         settings=chosen,
         model=model,
         variables=variables,
-        class_names=tuple(classes["names"]),
-        category_ids=tuple(classes["category_ids"]),
+        class_names=names,
+        category_ids=numbers,
         mesh=experiment.make_mesh(chosen),
         step=step,
     )

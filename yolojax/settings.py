@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from yolojax.lookup import hint
@@ -147,3 +148,49 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
             f"not {value!r}"
         )
     return value
+
+
+def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
+    """Write `config.json`, or check that it says the same.
+
+    Raises:
+        ValueError: the directory belongs to a run with another config.
+    """
+    path = workdir / "config.json"
+    text = json.dumps(settings, indent=1, sort_keys=True)
+    if path.exists():
+        before, now = json.loads(path.read_text()), json.loads(text)
+        free = ("epochs", "max_steps", "devices", "log", "message")
+        differing = [
+            key
+            for key in sorted(before.keys() | now.keys())
+            if key not in free and before.get(key) != now.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{workdir} holds a run with another config: {', '.join(differing)} "
+                f"differ. Use another --workdir, or remove this one"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def write_classes(
+    class_names: Sequence[str], category_ids: Sequence[int], workdir: Path
+) -> None:
+    """Write `classes.json`, which prediction needs: names and the source's numbers."""
+    content = {"names": list(class_names), "category_ids": list(map(int, category_ids))}
+    (workdir / "classes.json").write_text(json.dumps(content, ensure_ascii=False))
+
+
+def read_classes(workdir: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Class names and the source's numbers for them, as `write_classes` wrote them.
+
+    Raises:
+        ValueError: there is no `classes.json`.
+    """
+    path = workdir / "classes.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: is {workdir} a run's directory?")
+    content = json.loads(path.read_text())
+    return tuple(content["names"]), tuple(content["category_ids"])

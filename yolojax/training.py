@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from yolojax import experiment
+from yolojax import settings as config
 from yolojax.data.decode import decode_image
 from yolojax.engine import checkpoint, evaluate, loop, sharding
 from yolojax.engine.log import RunLog, write_json
@@ -47,13 +48,16 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     began = time.monotonic()
     with counter("pictures looked at") as progress:
         run = experiment.build(settings, workdir=workdir, progress=progress)
-    experiment.write_config(settings, workdir)
-    experiment.write_classes(run.train.source, workdir)
+    config.write_config(settings, workdir)
+    source = run.train.source
+    config.write_classes(source.class_names, source.category_ids, workdir)
     describe(run)
     state, batches = run.initial_state(), run.train_batches()
     if batches.cache_bytes_estimate:
         need = batches.cache_bytes_estimate / 2**20
-        print(f"cache {settings['data']['cache']!r} will take {need:,.0f} MiB of memory")
+        print(
+            f"cache {settings['data']['cache']!r} will take {need:,.0f} MiB of memory"
+        )
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
     book = loop.Bookkeeping()
     restored = checkpoints.restore(state)
