@@ -16,6 +16,7 @@ from yolojax.vis.palette import class_colour, text_colour
 
 PAPER = (255, 255, 255)
 INK = (40, 40, 40)
+LONGEST_TAG = 40  # characters, score included
 
 
 def check_picture(image: np.ndarray, where: str) -> None:
@@ -141,16 +142,17 @@ def _fit_tag(
     """Text, (height, width) and padding of a tag that the picture has room for.
 
     A long name is shortened, then left out for the score alone; None where not even
-    that fits, or where the tag would cover over a third of the picture's height.
+    that fits, or where the tag would cover over a fifth of the picture's height.
     """
     _, above, below = text_of.measure("Ag0", scale)
     pad = max(2, round(above * 0.2))
     tag_height = above + below + pad
 
     def fits(title: str) -> bool:
-        return text_of.measure(title, scale)[0] + 2 * pad <= width
+        room = text_of.measure(title, scale)[0] + 2 * pad <= width
+        return room and len(title) <= LONGEST_TAG
 
-    if tag_height * 3 > height:
+    if tag_height * 5 > height:
         return None
     title = text_of.shorten(name, fits, ending)
     if not title and ending and fits(ending.strip()):
