@@ -9,15 +9,23 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
+# Version 5 brought outline fonts for most scripts; before, letters are lines of
+# ASCII only.
+OUTLINES = int(cv2.__version__.split(".")[0]) >= 5
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # A character of the private use area, which no font has: OpenCV draws its box for
 # missing ones.
 MISSING = "\ue000"
 
 
+def stroke(scale: float) -> int:
+    """The thickness to give to OpenCV; for outline fonts it stands for a weight."""
+    return 1 if OUTLINES else max(1, round(1.4 * scale))
+
+
 def measure(text: str, scale: float) -> tuple[int, int, int]:
     """Width, height above the base line, and depth below it, in pixels."""
-    (width, height), depth = cv2.getTextSize(text, FONT, scale, 1)
+    (width, height), depth = cv2.getTextSize(text, FONT, scale, stroke(scale))
     return int(width), int(height), int(depth)
 
 
@@ -35,18 +43,16 @@ def put_text(
     colour: tuple[int, int, int],
 ) -> None:
     """Draws `text` into `image`, its base line starting at (left, base)."""
-    cv2.putText(image, text, (left, base), FONT, scale, colour, 1, cv2.LINE_AA)
+    thickness = stroke(scale)
+    cv2.putText(image, text, (left, base), FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
 @functools.lru_cache(maxsize=4096)
 def has_glyph(character: str) -> bool:
-    """Whether OpenCV can draw the character.
-
-    Before version 5 its fonts hold ASCII only; since then they hold most scripts.
-    """
+    """Whether OpenCV can draw the character."""
     if character.isascii():
         return character.isprintable()
-    if int(cv2.__version__.split(".")[0]) < 5 or not character.isprintable():
+    if not OUTLINES or not character.isprintable():
         return False
 
     def drawn(text: str) -> np.ndarray:
