@@ -36,13 +36,13 @@ def run(step, num, seed=0, applied=True):
 
 
 def assert_uniform(values, low, high):
-    """The sample looks like 10,000 draws from [low, high]."""
+    """The sample looks like 10,000 draws from [low, high], or its whole numbers."""
     width = high - low
     assert values.min() >= low - 1e-4 * width
     assert values.max() <= high + 1e-4 * width
     quantiles = np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0])
     expected = low + width * np.linspace(0, 1, 5)
-    np.testing.assert_allclose(quantiles, expected, atol=0.02 * width)
+    np.testing.assert_allclose(quantiles, expected, atol=0.025 * width)
 
 
 @pytest.mark.parametrize("seed", range(3))

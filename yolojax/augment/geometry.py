@@ -54,20 +54,20 @@ class GeometryStep(NamedTuple):
 
 
 def _matrix(
-    rows: tuple[tuple[Array | float, ...], ...], num: int
-) -> Float[Array, "b 3 3"]:
-    """A batch of matrices from 3x3 entries, each a number or one value a sample."""
+    rows: tuple[tuple[Array | float, ...], ...], shape: tuple[int, ...]
+) -> Float[Array, "*b 3 3"]:
+    """Matrices from 3x3 entries, each one number for all or an array of `shape`."""
     entries = [
-        jnp.broadcast_to(jnp.asarray(entry, jnp.float32), (num,))
+        jnp.broadcast_to(jnp.asarray(entry, jnp.float32), shape)
         for row in rows
         for entry in row
     ]
-    return jnp.stack(entries, axis=-1).reshape(num, 3, 3)
+    return jnp.stack(entries, axis=-1).reshape(*shape, 3, 3)
 
 
 def _between(
-    draws: Float[Array, " b"], low: float | int, high: float | int
-) -> Float[Array, " b"]:
+    draws: Float[Array, "*b"], low: float | int, high: float | int
+) -> Float[Array, "*b"]:
     return low + (high - low) * draws
 
 
@@ -98,16 +98,16 @@ def fitted_size(
 
 
 def _place(
-    sizes: Int[Array, "b 2"],
-    fitted: Float[Array, "b 2"],
-    top: Float[Array, " b"],
-    left: Float[Array, " b"],
-) -> Float[Array, "b 3 3"]:
+    sizes: Int[Array, "*b 2"],
+    fitted: Float[Array, "*b 2"],
+    top: Float[Array, "*b"],
+    left: Float[Array, "*b"],
+) -> Float[Array, "*b 3 3"]:
     """Resizes pictures to `fitted` and moves their top left corner to (left, top)."""
     scale = fitted / jnp.maximum(sizes, 1).astype(jnp.float32)
     return _matrix(
-        ((scale[:, 1], 0.0, left), (0.0, scale[:, 0], top), (0.0, 0.0, 1.0)),
-        sizes.shape[0],
+        ((scale[..., 1], 0.0, left), (0.0, scale[..., 0], top), (0.0, 0.0, 1.0)),
+        top.shape,
     )
 
 
@@ -139,8 +139,9 @@ def mosaic() -> GeometryStep:
     Source: Bochkovskiy et al. 2020, arXiv:2004.10934, section 3.3, in the form of the
     published YOLOv5 trainer, except that partners come from the batch.
     """
-    # Row and column of the quadrants, clockwise.
-    quadrants = jnp.asarray([[0, 0], [0, 1], [1, 1], [1, 0]], jnp.int32)
+    # The quadrants clockwise from the top left: whether they lie right, below.
+    lies_right = jnp.asarray([False, True, True, False])
+    lies_below = jnp.asarray([False, False, True, True])
 
     def apply(
         scene: Scene,
@@ -151,62 +152,45 @@ def mosaic() -> GeometryStep:
     ) -> Scene:
         num = draws.shape[0]
         height, width = image_size
-        centre_y = jnp.floor(_between(draws[:, 0], 0.5 * height, 1.5 * height))
-        centre_x = jnp.floor(_between(draws[:, 1], 0.5 * width, 1.5 * width))
-        turn = jnp.floor(4.0 * draws[:, 2]).astype(jnp.int32)
-        order = jnp.argsort(draws[:, 3])
-        rank = jnp.argsort(order)
+        centre_y = jnp.floor(_between(draws[:, :1], 0.5 * height, 1.5 * height))
+        centre_x = jnp.floor(_between(draws[:, 1:2], 0.5 * width, 1.5 * width))
+        turn = jnp.floor(4.0 * draws[:, 2:3]).astype(jnp.int32)
+        tile = jnp.arange(4, dtype=jnp.int32)[None]
+        quadrant = (turn + tile) % 4
+        right, below = lies_right[quadrant], lies_below[quadrant]
 
-        tiles = []
-        for tile in range(4):
-            source = order[(rank + tile) % num].astype(jnp.int32)
-            size = batch.size[source]
-            fitted = fitted_size(size, image_size)
-            below, right = jnp.moveaxis(quadrants[(turn + tile) % 4] == 1, -1, 0)
-            placement = _place(
-                size,
-                fitted,
-                jnp.where(below, centre_y, centre_y - fitted[:, 0]),
-                jnp.where(right, centre_x, centre_x - fitted[:, 1]),
-            )
-            region = jnp.stack(
-                [
-                    jnp.where(right, centre_x, 0.0),
-                    jnp.where(below, centre_y, 0.0),
-                    jnp.where(right, 2.0 * width, centre_x),
-                    jnp.where(below, 2.0 * height, centre_y),
-                ],
-                axis=-1,
-            )
-            # Without mosaic the first tile keeps the scene, the others are not used.
-            alone = (
-                (scene.sources[:, 0], scene.placements[:, 0], scene.regions[:, 0])
-                if tile == 0
-                else (source, placement, jnp.zeros_like(region))
-            )
-            tiles.append(
-                (
-                    jnp.where(applied, source, alone[0]),
-                    jnp.where(applied[:, None, None], placement, alone[1]),
-                    jnp.where(applied[:, None], region, alone[2]),
-                )
-            )
-        middle = _matrix(
-            (
-                (1.0, 0.0, -0.5 * width),
-                (0.0, 1.0, -0.5 * height),
-                (0.0, 0.0, 1.0),
-            ),
-            num,
+        order = jnp.argsort(draws[:, 3])
+        place = (jnp.arange(num, dtype=jnp.int32)[:, None] + tile) % num
+        sources = jnp.zeros((num, 4), jnp.int32)
+        sources = sources.at[order].set(order[place].astype(jnp.int32))
+
+        sizes = batch.size[sources]
+        fitted = fitted_size(sizes, image_size)
+        placements = _place(
+            sizes,
+            fitted,
+            jnp.where(below, centre_y, centre_y - fitted[..., 0]),
+            jnp.where(right, centre_x, centre_x - fitted[..., 1]),
         )
-        sources, placements, regions = (
-            jnp.stack(part, axis=1) for part in zip(*tiles, strict=True)
+        regions = jnp.stack(
+            [
+                jnp.where(right, centre_x, 0.0),
+                jnp.where(below, centre_y, 0.0),
+                jnp.where(right, 2.0 * width, centre_x),
+                jnp.where(below, 2.0 * height, centre_y),
+            ],
+            axis=-1,
         )
+        # Without mosaic the first tile keeps the scene and the others are not used.
+        first = tile[..., None] == 0
+        alone = jnp.where(first, scene.regions[:, :1], jnp.zeros_like(regions))
+        kept = jnp.where(first[..., None], scene.placements[:, :1], placements)
+        middle = ((1.0, 0.0, -0.5 * width), (0.0, 1.0, -0.5 * height), (0.0, 0.0, 1.0))
         return scene._replace(
             sources=sources,
-            placements=placements,
-            regions=regions,
-            view=_then(scene, middle, applied),
+            placements=jnp.where(applied[:, None, None, None], placements, kept),
+            regions=jnp.where(applied[:, None, None], regions, alone),
+            view=_then(scene, _matrix(middle, (num,)), applied),
         )
 
     return GeometryStep(num_draws=4, mixes=True, apply=apply)
@@ -257,7 +241,7 @@ def affine(
         batch: Batch,
         image_size: tuple[int, int],
     ) -> Scene:
-        num = draws.shape[0]
+        shape = applied.shape
         height, width = image_size
         gain = _between(draws[:, 0], 1.0 - scale, 1.0 + scale)
         angle = jnp.deg2rad(_between(draws[:, 1], -degrees, degrees))
@@ -271,16 +255,15 @@ def affine(
         to_x = width * _between(draws[:, 6], 0.5 - translate, 0.5 + translate)
         to_y = height * _between(draws[:, 7], 0.5 - translate, 0.5 + translate)
         last = (0.0, 0.0, 1.0)
-        matrix = _matrix(
-            ((1.0, 0.0, -0.5 * width), (0.0, 1.0, -0.5 * height), last), num
-        )
+        centre = ((1.0, 0.0, -0.5 * width), (0.0, 1.0, -0.5 * height), last)
+        matrix = _matrix(centre, shape)
         for rows in (
             ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (tilt_x, tilt_y, 1.0)),
             ((cosine, sine, 0.0), (-sine, cosine, 0.0), last),
             ((1.0, shear_x, 0.0), (shear_y, 1.0, 0.0), last),
             ((1.0, 0.0, to_x), (0.0, 1.0, to_y), last),
         ):
-            matrix = multiply(_matrix(rows, num), matrix)
+            matrix = multiply(_matrix(rows, shape), matrix)
         return scene._replace(
             view=_then(scene, matrix, applied),
             gain=scene.gain * jnp.where(applied, gain, 1.0),
@@ -300,9 +283,7 @@ def flip_left_right() -> GeometryStep:
         image_size: tuple[int, int],
     ) -> Scene:
         rows = ((-1.0, 0.0, float(image_size[1])), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-        return scene._replace(
-            view=_then(scene, _matrix(rows, applied.shape[0]), applied)
-        )
+        return scene._replace(view=_then(scene, _matrix(rows, applied.shape), applied))
 
     return GeometryStep(num_draws=0, mixes=False, apply=apply)
 
@@ -318,8 +299,6 @@ def flip_up_down() -> GeometryStep:
         image_size: tuple[int, int],
     ) -> Scene:
         rows = ((1.0, 0.0, 0.0), (0.0, -1.0, float(image_size[0])), (0.0, 0.0, 1.0))
-        return scene._replace(
-            view=_then(scene, _matrix(rows, applied.shape[0]), applied)
-        )
+        return scene._replace(view=_then(scene, _matrix(rows, applied.shape), applied))
 
     return GeometryStep(num_draws=0, mixes=False, apply=apply)
