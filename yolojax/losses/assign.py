@@ -112,13 +112,6 @@ def assign_anchors(
     )
 
 
-def is_last_of_cell(assignment: Assignment) -> Bool[Array, "b l k"]:
-    """Whether a pair is valid and the last one of its cell."""
-    cell, _, valid = assignment
-    again = (cell[..., 1:] == cell[..., :-1]) & valid[..., 1:]
-    return valid & ~jnp.pad(again, ((0, 0), (0, 0), (0, 1)))
-
-
 def local_targets(
     boxes: Float[Array, "b l n 4"],
     assignment: Assignment,

@@ -1,9 +1,7 @@
-"""Reading and writing the cells of flattened maps, fast and in a fixed order.
+"""Reading and writing a few cells of the flattened maps of all levels.
 
-A map's gradient is dense in one channel and holds few rows elsewhere. Written as one
-padded array plus one scatter it costs a single pass over memory, and since the rows
-of a cell are summed before, in order, no two writes meet: the result does not depend
-on the order in which an accelerator happens to write.
+Writes go to distinct cells only, and values of the same cell are summed before, so
+that the result does not depend on the order in which an accelerator writes.
 """
 
 from __future__ import annotations
@@ -15,107 +13,108 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-# Where objectness stands in `x y w h objectness classes`.
-OBJECTNESS = 4
+Maps = tuple[Float[Array, "b _cells channels"], ...]
 
 
-@jax.custom_vjp
-def read_cells(
-    maps: tuple[Float[Array, "b _cells channels"], ...],
-    cell: Int[Array, "b l k"],
-    last: Bool[Array, "b l k"],
-) -> tuple[Float[Array, "b all_cells"], Float[Array, "b l k channels"]]:
-    """Objectness of every cell of all levels, and all channels of the given ones.
+def gather_rows(
+    maps: Maps, cell: Int[Array, "b l k"]
+) -> Float[Array, "b l k channels"]:
+    """All channels of the given cells.
 
     Args:
         maps: one flattened map a level.
-        cell: indices within the level; equal ones stand side by side.
-        last: the last pair of each cell; only rows up to one get a gradient.
+        cell: indices within the level.
     """
-    objectness = jnp.concatenate([flat[..., OBJECTNESS] for flat in maps], axis=1)
     rows = [
         jnp.take_along_axis(flat, cell[:, level, :, None], axis=1)
         for level, flat in enumerate(maps)
     ]
-    return objectness, jnp.stack(rows, axis=1)
+    return jnp.stack(rows, axis=1)
 
 
-def _read_forward(maps, cell, last):
-    return read_cells(maps, cell, last), (cell, last, [flat.shape[1] for flat in maps])
-
-
-def _read_backward(saved, cotangents):
-    cell, last, sizes = saved
-    objectness, rows = cotangents
-    after = rows.shape[-1] - OBJECTNESS - 1
-    rows = sum_runs(cell, rows)
-    gradients = []
-    for level, part in enumerate(_split(objectness, sizes)):
-        dense = jnp.pad(part[..., None], ((0, 0), (0, 0), (OBJECTNESS, after)))
-        index = _where_last(cell[:, level], last[:, level], sizes[level])
-        gradients.append(_add_rows(dense, index, rows[:, level]))
-    return tuple(gradients), None, None
-
-
-read_cells.defvjp(_read_forward, _read_backward)
-
-
-@jax.vmap
-def _add_rows(
-    flat: Float[Array, "cells channels"],
-    index: Int[Array, "k"],  # noqa: UP037
-    rows: Float[Array, "k channels"],
-) -> Float[Array, "cells channels"]:
-    return flat.at[index].add(rows, mode="drop", unique_indices=True)
-
-
-def _split(values, sizes):
-    return jnp.split(values, np.cumsum(sizes)[:-1], axis=1)
-
-
-def _where_last(cell, last, num_cells):
-    """The cells of last pairs; for others, an own index that no cell has."""
-    beyond = num_cells + jnp.arange(cell.shape[-1], dtype=cell.dtype)
-    return jnp.where(last, cell, jnp.broadcast_to(beyond, cell.shape))
-
-
-def sum_runs(
-    cell: Int[Array, "b l k"], rows: Float[Array, "b l k channels"]
-) -> Float[Array, "b l k channels"]:
-    """For each row, the sum of the rows of its cell up to it, added in order.
+def add_rows(
+    maps: Maps,
+    cell: Int[Array, "b l k"],
+    valid: Bool[Array, "b l k"],
+    rows: Float[Array, "b l k channels"],
+) -> Maps:
+    """The maps with rows added to the given cells.
 
     Args:
-        cell: indices; equal ones stand side by side.
+        maps: one flattened map a level.
+        cell: indices within the level; equal ones stand side by side.
+        valid: rows that are False are not added.
         rows: what to add.
     """
-    again = cell[..., 1:] == cell[..., :-1]
-    starts = ~jnp.pad(again, ((0, 0), (0, 0), (1, 0)))
+    last = is_last_of_cell(cell, valid)
+    same = (cell[..., :, None] == cell[..., None, :]) & valid[..., None, :]
+    # As a product with zeros and ones: short, and quick to compile and to run.
+    rows = jnp.einsum(
+        "blij,bljc->blic",
+        same.astype(rows.dtype),
+        rows,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return tuple(
+        _add(
+            flat, _index(cell[:, level], last[:, level], flat.shape[1]), rows[:, level]
+        )
+        for level, flat in enumerate(maps)
+    )
 
-    def join(left, right):
-        starts, total = right
-        return left[0] | starts, jnp.where(starts, total, left[1] + total)
 
-    return jax.lax.associative_scan(join, (starts[..., None], rows), axis=2)[1]
-
-
-def write_cells(
-    values: Float[Array, "b l k"],
+def set_values(
+    values: Float[Array, "b all_cells"],
     cell: Int[Array, "b l k"],
-    last: Bool[Array, "b l k"],
+    valid: Bool[Array, "b l k"],
+    updates: Float[Array, "b l k"],
     *,
     sizes: Sequence[int],
 ) -> Float[Array, "b all_cells"]:
-    """The last value of each cell; 0 where there is none.
+    """The values with the given cells set; the last update of a cell counts.
 
     Args:
-        values: one a pair.
-        cell: indices within the level.
-        last: the last pair of each cell; others write nothing.
+        values: one a cell, level after level.
+        cell: indices within the level; equal ones stand side by side.
+        valid: updates that are False are not made.
+        updates: the new values.
         sizes: cells of each level.
     """
-    batch, levels, num_pairs = cell.shape
+    batch = values.shape[0]
     starts = jnp.asarray(np.cumsum([0, *sizes[:-1]])[None, :, None], cell.dtype)
-    flat = (batch, levels * num_pairs)
-    index = _where_last((cell + starts).reshape(flat), last.reshape(flat), sum(sizes))
-    zeros = jnp.zeros((batch, sum(sizes), 1), values.dtype)
-    return _add_rows(zeros, index, values.reshape(*flat, 1))[..., 0]
+    last = is_last_of_cell(cell, valid).reshape(batch, -1)
+    index = _index((cell + starts).reshape(batch, -1), last, sum(sizes))
+    return _set(values, index, updates.reshape(batch, -1))
+
+
+def is_last_of_cell(
+    cell: Int[Array, "*n k"], valid: Bool[Array, "*n k"]
+) -> Bool[Array, "*n k"]:
+    """Whether a pair is valid and no valid one of the same cell follows.
+
+    Args:
+        cell: indices; equal ones stand side by side.
+        valid: False for padding, which stands last.
+    """
+    again = (cell[..., 1:] == cell[..., :-1]) & valid[..., 1:]
+    edge = jnp.zeros((*cell.shape[:-1], 1), bool)
+    return valid & ~jnp.concatenate([again, edge], axis=-1)
+
+
+def _index(
+    cell: Int[Array, "b k"], chosen: Bool[Array, "b k"], num_cells: int
+) -> Int[Array, "b k"]:
+    """The chosen cells; for the others a number of their own beyond all cells."""
+    beyond = num_cells + jnp.arange(cell.shape[1], dtype=cell.dtype)
+    return jnp.where(chosen, cell, jnp.broadcast_to(beyond[None], cell.shape))
+
+
+# Mapped over the batch, so that each device writes its own pictures.
+@jax.vmap
+def _add(flat, index, rows):
+    return flat.at[index].add(rows, mode="drop", unique_indices=True)
+
+
+@jax.vmap
+def _set(values, index, updates):
+    return values.at[index].set(updates, mode="drop", unique_indices=True)

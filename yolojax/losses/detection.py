@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from yolojax.losses.assign import (
-    Assignment,
-    assign_anchors,
-    is_last_of_cell,
-    local_targets,
-)
+from yolojax.losses.assign import Assignment, assign_anchors, local_targets
 from yolojax.losses.boxes import predicted_ciou
-from yolojax.losses.cells import read_cells, write_cells
+from yolojax.losses.cells import Maps, add_rows, gather_rows, set_values
 from yolojax.losses.classification import binary_cross_entropy, smooth_one_hot
 from yolojax.ops.boxes import corners_to_centres
+
+# Where objectness stands in `x y w h objectness classes`.
+OBJECTNESS = 4
+
+# Pairs per picture and level that are treated at once: about 20 boxes.
+CHUNK = 128
 
 # Weight of each level's objectness, finest first, by number of levels (P5 and P6).
 BALANCE = {3: (4.0, 1.0, 0.4), 5: (4.0, 1.0, 0.25, 0.06, 0.02)}
@@ -77,7 +79,6 @@ def yolov5_loss(
     class_positive_weight: float = 1.0,
     objectness_positive_weight: float = 1.0,
     balance: Sequence[float] | None = None,
-    num_slots: int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Sum over the batch of box, objectness and class loss, and its parts.
 
@@ -93,7 +94,7 @@ def yolov5_loss(
         boxes: corners x1 y1 x2 y2 in pixels of the network's input.
         labels: class index of each box.
         valid: False for padding, which changes nothing. A picture, or a batch,
-            without boxes has objectness loss only.
+            without boxes has objectness loss only. No gradient goes to boxes.
         anchors: [levels, a, 2], width and height in pixels.
         strides: pixels per cell of each level.
         box_gain: factor of the box part.
@@ -107,8 +108,6 @@ def yolov5_loss(
         objectness_positive_weight: see `binary_cross_entropy`.
         balance: weight of each level's objectness; published values for 3 and 5
             levels if not given.
-        num_slots: pairs per picture and level that the fast path holds; the result
-            is the same with any number. About 3 per padded box if not given.
 
     Returns:
         loss: the gained parts' sum times the batch size, as published.
@@ -130,100 +129,177 @@ def yolov5_loss(
             )
         balance = BALANCE[len(maps)]
     dtype = jnp.promote_types(maps[0].dtype, jnp.float32)
-    batch, num_boxes, _ = boxes.shape
+    batch, num_anchors, channels = maps[0].shape[0], *maps[0].shape[3:]
     grids = [(raw.shape[1], raw.shape[2]) for raw in maps]
-    num_anchors = maps[0].shape[3]
+    flat = tuple(raw.astype(dtype).reshape(batch, -1, channels) for raw in maps)
     pixels = jnp.asarray(np.asarray(strides)[:, None, None], dtype)
     sizes = jnp.asarray(anchors, dtype) / pixels
-    centres = corners_to_centres(jnp.where(valid[..., None], boxes.astype(dtype), 0))
-    centres = centres[:, None] / pixels[None]
+    boxes = jnp.where(valid[..., None], boxes.astype(dtype), 0)
+    centres = corners_to_centres(boxes)[:, None] / pixels[None]
     assignment = assign_anchors(
         centres, valid, sizes, grids=grids, anchor_ratio=anchor_ratio
     )
-    targets = local_targets(centres, assignment, grids=grids, num_anchors=num_anchors)
-    pairs = assignment, targets, jnp.take_along_axis(labels[:, None], assignment.box, 2)
-    flat = tuple(raw.astype(dtype).reshape(batch, -1, raw.shape[-1]) for raw in maps)
-    pair_loss = functools.partial(
-        _pair_loss,
-        label_smoothing=label_smoothing,
-        focal_gamma=focal_gamma,
-        class_positive_weight=class_positive_weight,
-        objectness_positive_weight=objectness_positive_weight,
+    targets = jnp.sum(assignment.valid, axis=(0, 2), dtype=jnp.int32)
+
+    settings = _Settings(
+        tuple(grids), num_anchors, label_smoothing, focal_gamma, class_positive_weight
     )
-
-    # There are slots for every pair that could be; real pictures fill a tenth of
-    # them. Recomputing spares a branch the other's residuals.
-    @jax.checkpoint
-    def all_pairs(flat, pairs):
-        return pair_loss(flat, *pairs, sizes, balance)
-
-    @jax.checkpoint
-    def first_pairs(flat, pairs):
-        pairs = jax.tree.map(lambda x: x[:, :, :num_slots], pairs)
-        return pair_loss(flat, *pairs, sizes, balance)
-
-    count = jnp.sum(assignment.valid, axis=2, dtype=jnp.int32)
-    if num_slots is None:
-        num_slots = max(64, 3 * num_boxes)
-    fits = jnp.max(count, initial=0) <= num_slots
-    box, objectness, classes = jax.lax.cond(fits, first_pairs, all_pairs, flat, pairs)
-    parts = {
-        "box": box_gain * box,
-        "objectness": objectness_gain * objectness,
-        "class": class_gain * classes,
-    }
-    loss = sum(parts.values()) * batch
-    return loss, {**parts, "targets": jnp.sum(count, axis=0)}
-
-
-def _pair_loss(
-    maps: tuple[Float[Array, "b _cells channels"], ...],
-    assignment: Assignment,
-    targets: Float[Array, "b l k 4"],
-    labels: Int[Array, "b l k"],
-    anchors: Float[Array, "l a 2"],
-    balance: Sequence[float],
-    *,
-    label_smoothing: float,
-    focal_gamma: float,
-    class_positive_weight: float,
-    objectness_positive_weight: float,
-) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """Box, objectness and class part without gains, summed over levels."""
-    batch, _, channels = maps[0].shape
-    num_classes = channels - 5
-    cell, _, valid = assignment
-    last = is_last_of_cell(assignment)
-    objectness, rows = read_cells(maps, cell, last)
-    count = jnp.maximum(jnp.sum(valid, axis=(0, 2)), 1).astype(rows.dtype)
-    share = jnp.where(valid, 1 / count[None, :, None], 0)
-
-    anchor = (cell % anchors.shape[1])[..., None]
-    sizes = jnp.take_along_axis(anchors[None], anchor, axis=2)
-    targets = jnp.where(valid[..., None], targets, 1)
-    overlap = predicted_ciou(rows[..., :4], sizes, targets)
-    box = jnp.sum(share * (1 - overlap))
-
-    num_cells = [flat.shape[1] for flat in maps]
-    weight = [w / (batch * n) for w, n in zip(balance, num_cells, strict=True)]
-    truth = jax.lax.stop_gradient(jnp.maximum(overlap, 0))
+    truth = _Truth(assignment, centres, labels, sizes)
+    box, classes, objectness, overlap = _pair_parts(settings, flat, truth)
     entropy = binary_cross_entropy(
         objectness,
-        write_cells(truth, cell, last, sizes=num_cells),
+        overlap,
         positive_weight=objectness_positive_weight,
         focal_gamma=focal_gamma,
     )
-    objectness = jnp.sum(
-        entropy * jnp.asarray(np.repeat(weight, num_cells)[None], rows.dtype)
+    num_cells = [cells.shape[1] for cells in flat]
+    weight = [w / (batch * n) for w, n in zip(balance, num_cells, strict=True)]
+    weight = jnp.asarray(np.repeat(weight, num_cells)[None], dtype)
+    parts = {
+        "box": box_gain * box,
+        "objectness": objectness_gain * jnp.sum(entropy * weight),
+        "class": class_gain * classes,
+    }
+    return sum(parts.values()) * batch, {**parts, "targets": targets}
+
+
+class _Settings(NamedTuple):
+    grids: tuple[tuple[int, int], ...]
+    num_anchors: int
+    label_smoothing: float
+    focal_gamma: float
+    class_positive_weight: float
+
+
+class _Truth(NamedTuple):
+    assignment: Assignment
+    boxes: Float[Array, "b l n 4"]
+    labels: Int[Array, "b n"]
+    anchors: Float[Array, "l a 2"]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _pair_parts(
+    settings: _Settings, maps: Maps, truth: _Truth
+) -> tuple[
+    Float[Array, ""],
+    Float[Array, ""],
+    Float[Array, "b all_cells"],
+    Float[Array, "b all_cells"],
+]:
+    """Box and class part, raw objectness, and its target, without gains.
+
+    There is room for every pair that could be, of which real pictures fill a tenth.
+    So the pairs are taken `CHUNK` at a time, as often as the fullest picture needs;
+    a loop of unknown length has no gradient of its own, hence the rule below. It
+    writes the dense gradient of a map once.
+    """
+    sizes = [flat.shape[1] for flat in maps]
+
+    def add_chunk(index, carry):
+        box, classes, target = carry
+        chunk = _take_chunk(settings, truth, index)
+        rows = gather_rows(maps, chunk.cell)
+        overlap, chunk_box, chunk_classes = _chunk_parts(settings, chunk, rows)
+        target = set_values(
+            target, chunk.cell, chunk.valid, jnp.maximum(overlap, 0), sizes=sizes
+        )
+        return box + chunk_box, classes + chunk_classes, target
+
+    zero = jnp.zeros((), maps[0].dtype)
+    start = zero, zero, jnp.zeros((maps[0].shape[0], sum(sizes)), zero.dtype)
+    box, classes, target = jax.lax.fori_loop(0, _num_chunks(truth), add_chunk, start)
+    objectness = jnp.concatenate([flat[..., OBJECTNESS] for flat in maps], axis=1)
+    return box, classes, objectness, target
+
+
+def _pair_parts_forward(settings, maps, truth):
+    return _pair_parts(settings, maps, truth), (maps, truth)
+
+
+def _pair_parts_backward(settings, saved, cotangents):
+    maps, truth = saved
+    box, classes, objectness, _ = cotangents
+    sizes = [flat.shape[1] for flat in maps]
+    after = maps[0].shape[-1] - OBJECTNESS - 1
+    gradients = tuple(
+        jnp.pad(level[..., None], ((0, 0), (0, 0), (OBJECTNESS, after)))
+        for level in jnp.split(objectness, np.cumsum(sizes)[:-1], axis=1)
     )
+
+    def add_chunk(index, gradients):
+        chunk = _take_chunk(settings, truth, index)
+        rows = gather_rows(maps, chunk.cell)
+        _, pull = jax.vjp(lambda rows: _chunk_parts(settings, chunk, rows)[1:], rows)
+        return add_rows(gradients, chunk.cell, chunk.valid, *pull((box, classes)))
+
+    return jax.lax.fori_loop(0, _num_chunks(truth), add_chunk, gradients), None
+
+
+_pair_parts.defvjp(_pair_parts_forward, _pair_parts_backward)
+
+
+class _Chunk(NamedTuple):
+    cell: Int[Array, "b l k"]
+    valid: Bool[Array, "b l k"]
+    share: Float[Array, "b l k"]
+    targets: Float[Array, "b l k 4"]
+    anchors: Float[Array, "b l k 2"]
+    labels: Int[Array, "b l k"]
+
+
+def _num_chunks(truth: _Truth) -> Int[Array, ""]:
+    """Chunks that hold all pairs of the fullest picture."""
+    fullest = jnp.max(jnp.sum(truth.assignment.valid, axis=2, dtype=jnp.int32))
+    return (fullest + CHUNK - 1) // CHUNK
+
+
+def _take_chunk(settings: _Settings, truth: _Truth, index: Int[Array, ""]) -> _Chunk:
+    """Pairs `index * CHUNK` and following of every picture and level."""
+    assignment, boxes, labels, anchors = truth
+    count = jnp.sum(assignment.valid, axis=(0, 2), dtype=boxes.dtype)
+    part = jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(
+            jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % CHUNK))),
+            index * CHUNK,
+            CHUNK,
+            axis=2,
+        ),
+        assignment,
+    )
+    targets = local_targets(
+        boxes, part, grids=settings.grids, num_anchors=settings.num_anchors
+    )
+    anchor = (part.cell % settings.num_anchors)[..., None]
+    return _Chunk(
+        cell=part.cell,
+        valid=part.valid,
+        share=jnp.where(part.valid, 1 / jnp.maximum(count, 1)[None, :, None], 0),
+        # A padded row needs a box with a finite gradient, to be multiplied by 0.
+        targets=jnp.where(part.valid[..., None], targets, 1),
+        anchors=jnp.take_along_axis(anchors[None], anchor, axis=2),
+        labels=jnp.take_along_axis(labels[:, None], part.box, axis=2),
+    )
+
+
+def _chunk_parts(
+    settings: _Settings, chunk: _Chunk, rows: Float[Array, "b l k channels"]
+) -> tuple[Float[Array, "b l k"], Float[Array, ""], Float[Array, ""]]:
+    """CIoU of each pair, and the chunk's share of the box and the class part."""
+    overlap = predicted_ciou(rows[..., :4], chunk.anchors, chunk.targets)
+    box = jnp.sum(chunk.share * (1 - overlap))
+    num_classes = rows.shape[-1] - 5
     if num_classes == 1:
-        return box, objectness, jnp.zeros_like(box)
-    class_entropy = binary_cross_entropy(
+        return overlap, box, jnp.zeros_like(box)
+    entropy = binary_cross_entropy(
         rows[..., 5:],
         smooth_one_hot(
-            labels, num_classes, label_smoothing=label_smoothing, dtype=rows.dtype
+            chunk.labels,
+            num_classes,
+            label_smoothing=settings.label_smoothing,
+            dtype=rows.dtype,
         ),
-        positive_weight=class_positive_weight,
-        focal_gamma=focal_gamma,
+        positive_weight=settings.class_positive_weight,
+        focal_gamma=settings.focal_gamma,
     )
-    return box, objectness, jnp.sum(share * jnp.mean(class_entropy, axis=-1))
+    return overlap, box, jnp.sum(chunk.share * jnp.mean(entropy, axis=-1))
