@@ -200,7 +200,9 @@ def _pair_parts(
         box, classes, target = carry
         chunk = _take_chunk(settings, truth, index)
         rows = gather_rows(maps, chunk.cell)
-        overlap, chunk_box, chunk_classes = _chunk_parts(settings, chunk, rows)
+        overlap, chunk_box, chunk_classes = _chunk_parts(
+            settings, chunk, rows[..., :OBJECTNESS], rows[..., OBJECTNESS + 1 :]
+        )
         target = set_values(
             target, chunk.cell, chunk.valid, jnp.maximum(overlap, 0), sizes=sizes
         )
@@ -230,8 +232,11 @@ def _pair_parts_backward(settings, saved, cotangents):
     def add_chunk(index, gradients):
         chunk = _take_chunk(settings, truth, index)
         rows = gather_rows(maps, chunk.cell)
-        _, pull = jax.vjp(lambda rows: _chunk_parts(settings, chunk, rows)[1:], rows)
-        return add_rows(gradients, chunk.cell, chunk.valid, *pull((box, classes)))
+        channels = rows[..., :OBJECTNESS], rows[..., OBJECTNESS + 1 :]
+        _, pull = jax.vjp(lambda *x: _chunk_parts(settings, chunk, *x)[1:], *channels)
+        places, scores = pull((box, classes))
+        rows = jnp.concatenate([places, jnp.zeros_like(places[..., :1]), scores], -1)
+        return add_rows(gradients, chunk.cell, chunk.valid, rows)
 
     return jax.lax.fori_loop(0, _num_chunks(truth), add_chunk, gradients), None
 
@@ -283,21 +288,24 @@ def _take_chunk(settings: _Settings, truth: _Truth, index: Int[Array, ""]) -> _C
 
 
 def _chunk_parts(
-    settings: _Settings, chunk: _Chunk, rows: Float[Array, "b l k channels"]
+    settings: _Settings,
+    chunk: _Chunk,
+    places: Float[Array, "b l k 4"],
+    scores: Float[Array, "b l k c"],
 ) -> tuple[Float[Array, "b l k"], Float[Array, ""], Float[Array, ""]]:
     """CIoU of each pair, and the chunk's share of the box and the class part."""
-    overlap = predicted_ciou(rows[..., :4], chunk.anchors, chunk.targets)
+    overlap = predicted_ciou(places, chunk.anchors, chunk.targets)
     box = jnp.sum(chunk.share * (1 - overlap))
-    num_classes = rows.shape[-1] - 5
+    num_classes = scores.shape[-1]
     if num_classes == 1:
         return overlap, box, jnp.zeros_like(box)
     entropy = binary_cross_entropy(
-        rows[..., 5:],
+        scores,
         smooth_one_hot(
             chunk.labels,
             num_classes,
             label_smoothing=settings.label_smoothing,
-            dtype=rows.dtype,
+            dtype=scores.dtype,
         ),
         positive_weight=settings.class_positive_weight,
         focal_gamma=settings.focal_gamma,
