@@ -12,7 +12,7 @@ def test_value_gain_is_uniform():
     step = hsv(hue=0, saturation=0, value=0.4)
     draws = jax.random.uniform(jax.random.key(0), (num, step.num_draws))
     image = jnp.full((num, 1, 1, 3), 0.5)
-    out = np.asarray(step.apply(image, draws, jnp.ones((num,), bool)))
+    out = np.asarray(jax.jit(step.apply)(image, draws, jnp.ones((num,), bool)))
     gains = out[:, 0, 0, 0] / 0.5
     np.testing.assert_allclose(
         np.quantile(gains, [0, 0.25, 0.5, 0.75, 1]), [0.6, 0.8, 1, 1.2, 1.4], atol=0.02
@@ -23,7 +23,7 @@ def test_each_range_belongs_to_its_own_draw():
     step = hsv(hue=0.1, saturation=0.2, value=0.3)
     image = jax.random.uniform(jax.random.key(1), (2, 4, 4, 3))
     draws = jnp.asarray([[0.0, 0.5, 1.0], [1.0, 0.0, 0.5]])
-    out = step.apply(image, draws, jnp.ones((2,), bool))
+    out = jax.jit(step.apply)(image, draws, jnp.ones((2,), bool))
     gains = jnp.asarray([[0.9, 1.0, 1.3], [1.1, 0.8, 1.0]])
     np.testing.assert_allclose(out, scale_hsv(image, gains), atol=1e-5)
 
@@ -31,7 +31,7 @@ def test_each_range_belongs_to_its_own_draw():
 def test_a_sample_that_is_not_applied_stays():
     image = jax.random.uniform(jax.random.key(1), (2, 4, 4, 3))
     step = hsv()
-    out = step.apply(image, jnp.ones((2, 3)), jnp.asarray([False, True]))
+    out = jax.jit(step.apply)(image, jnp.ones((2, 3)), jnp.asarray([False, True]))
     np.testing.assert_allclose(out[0], image[0], atol=1e-6)
     assert np.abs(out[1] - image[1]).max() > 0.01
 

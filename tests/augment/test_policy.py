@@ -305,16 +305,16 @@ def test_a_box_that_shrinks_with_its_picture_is_kept():
 
 
 def test_mosaic_cuts_boxes_at_the_canvas_before_the_area_counts():
-    # Pictures half as large as the mosaic's canvas always stay whole in the middle;
-    # a box as large as its picture reaches over the canvas when the centre is off.
-    batch = noisy(num=4, side=32, room=1)._replace(
-        boxes=np.tile(np.float32([0, 0, 32, 32]), (4, 1, 1))
+    # A box as large as its picture reaches over the canvas when the centre is off.
+    batch = painted((64, 64), 0)._replace(
+        size=np.full((6, 2), 64, np.int32),
+        boxes=np.tile(np.float32([0, 0, 64, 64]), (6, 1, 1)),
     )
-    out, _ = augmented(batch, "mosaic", image_size=(32, 32))
+    out, _ = augmented(batch, "mosaic", image_size=(64, 64))
     areas = np.prod(out.boxes[..., 2:] - out.boxes[..., :2], axis=-1)
     # The view is the middle of the canvas and the four tiles share it out.
-    assert (areas.sum(1) <= 32 * 32 + 1e-3).all()
-    assert (areas.sum(1) > 0.9 * 32 * 32).all()
+    assert (areas.sum(1) <= 64 * 64 + 1e-3).all()
+    assert (areas.sum(1) > 0.9 * 64 * 64).all()
 
 
 def test_every_augmentation_works_alone_with_its_defaults():
