@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -193,8 +192,7 @@ class _Truth(NamedTuple):
     num_chunks: Int[Array, ""]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _pair_parts(
+def _pair_parts_value(
     settings: _Settings, maps: Maps, truth: _Truth
 ) -> tuple[
     Float[Array, ""],
@@ -231,7 +229,7 @@ def _pair_parts(
 
 
 def _pair_parts_forward(settings, maps, truth):
-    return _pair_parts(settings, maps, truth), (maps, truth)
+    return _pair_parts_value(settings, maps, truth), (maps, truth)
 
 
 def _pair_parts_backward(settings, saved, cotangents):
@@ -256,6 +254,7 @@ def _pair_parts_backward(settings, saved, cotangents):
     return jax.lax.fori_loop(0, truth.num_chunks, add_chunk, gradients), None
 
 
+_pair_parts = jax.custom_vjp(_pair_parts_value, nondiff_argnums=(0,))
 _pair_parts.defvjp(_pair_parts_forward, _pair_parts_backward)
 
 
