@@ -112,12 +112,12 @@ def made_up_batch(size: int, batch_size: int) -> Batch:
     boxes = np.concatenate([low, low + sides], axis=-1) * valid[..., None]
     return Batch(
         image=image,
-        size=np.tile(np.int32((height, size)), (batch_size, 1)),
+        size=np.tile(np.array((height, size), np.int32), (batch_size, 1)),
         boxes=boxes.astype(np.float32),
         labels=rng.integers(0, 80, (batch_size, MAX_BOXES)).astype(np.int32),
         valid=valid,
         image_id=np.arange(batch_size, dtype=np.int32),
-        origin=np.tile(np.float32((1, 1, 0, 0)), (batch_size, 1)),
+        origin=np.tile(np.array((1, 1, 0, 0), np.float32), (batch_size, 1)),
     )
 
 

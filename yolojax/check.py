@@ -25,7 +25,7 @@ def main() -> int:
         with counter(f"pictures of {part}") as progress:
             data = experiment.open_data(chosen, part, progress=progress)
         names.append(data.source.class_names)
-        problems += sum(data.report.counts().values())
+        problems += sum(data.report.counts.values())
         print(f"== {part} ==\n{check.summary(data.source, data.keep)}\n")
         print(data.report.render() or "nothing is wrong", end="\n\n")
         experiment.make_model(chosen, data.source.class_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ def define_config(*, required: bool = True) -> None:
         flags.mark_flag_as_required("config")
 
 
-def run(main: Callable[[], int], *, usage: str) -> None:
+def run(main: Callable[[], int], *, usage: str | None) -> None:
     """Parse the command line, call `main`, and exit with what it returns.
 
     A wrong flag, config key or value, and every `ValueError` that `main` raises,
@@ -38,7 +39,7 @@ def run(main: Callable[[], int], *, usage: str) -> None:
     """
     absl_logging.set_verbosity(absl_logging.ERROR)
     if {"-h", "--help", "-help"} & set(sys.argv[1:]):
-        print(usage.strip())
+        print((usage or "").strip())
         print("\nFlags:\n")
         print(FLAGS.module_help(sys.argv[0]) or _own_flags_help())
         sys.exit(0)
@@ -50,16 +51,16 @@ def run(main: Callable[[], int], *, usage: str) -> None:
         code = main()
     except flags.Error as error:
         _fail(str(error))
-    except AttributeError as error:
+    except (AttributeError, KeyError):
         # config_flags reports an unknown key so; anything else is a defect of ours.
-        message = _unknown_override(sys.argv, error)
+        message = _unknown_override(sys.argv)
         if message is None:
             raise
         _fail(message)
     except (ValueError, OSError) as error:
         if os.environ.get("YOLOJAX_TRACEBACK"):
             raise
-        _fail(str(error))
+        _fail(f"{error}\n(YOLOJAX_TRACEBACK=1 shows where this was raised)")
     else:
         sys.exit(code)
 
@@ -73,7 +74,7 @@ def _set_up_jax() -> None:
     """Turn the persistent compilation cache on, unless the user chose otherwise."""
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.read("jax_compilation_cache_dir"):
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update(
             "jax_compilation_cache_dir", os.path.join(home, "yolojax", "xla")
@@ -96,15 +97,15 @@ _OWN_FLAGS = (
 )
 
 
-def _unknown_override(argv: Sequence[str], error: Exception) -> str | None:
+def _unknown_override(argv: Sequence[str]) -> str | None:
     """A message that names the override which the config file does not have."""
     given = [a for a in argv if a.startswith(("--config.", "-config."))]
     if not given:
         return None
     for argument in given:
         key = argument.lstrip("-").split("=", 1)[0].removeprefix("config.")
-        if str(error).strip("\"'") in key.split("."):
-            keys = _keys_of_config(argv)
+        keys = _keys_of_config(argv)
+        if key not in keys and not any(k.startswith(f"{key}.") for k in keys):
             return (
                 f"the config has no key {key!r}.{hint(key, keys)} "
                 f"Keys: {', '.join(sorted(keys))}"
@@ -118,10 +119,10 @@ def _keys_of_config(argv: Sequence[str]) -> list[str]:
     if path is None:
         index = next(i for i, a in enumerate(argv) if a == "--config")
         path = argv[index + 1]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", path, flag_values=values)
-    values(["command"])
-    return list(_dotted(values["config"].value.to_dict()))
+    file, _, variant = path.partition(":")
+    get_config = runpy.run_path(file)["get_config"]
+    config = get_config(variant) if variant else get_config()
+    return _dotted(config.to_dict())
 
 
 def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:

@@ -219,7 +219,9 @@ def finish(
 def draw_labels(data: Data, workdir: Path) -> None:
     """Draw how often each class occurs and how large its boxes are."""
     examples = [data.source[i] for i in data.keep.tolist()]
-    shares = [e.boxes / np.float32((*e.size[::-1], *e.size[::-1])) for e in examples]
+    shares = [
+        e.boxes / np.tile(np.array(e.size[::-1], np.float32), 2) for e in examples
+    ]
     plots.plot_labels(
         np.concatenate(shares),
         np.concatenate([e.labels for e in examples]),

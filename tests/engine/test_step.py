@@ -9,10 +9,14 @@ from tests.tiny import tiny_config
 from yolojax import experiment
 from yolojax.engine import sharding
 
+# From random parameters, training at the published rate is chaotic: rounding grows
+# tenfold a step. A small rate shows whether the mathematics is the same.
+CALM = {"optim__learning_rate": 1e-3, "optim__warmup_bias_rate": 1e-3}
 
-def run_steps(count, start=None, **changes):
-    run = experiment.build(tiny_config(**changes))
-    state = run.initial_state() if start is None else start(run)
+
+def run_steps(count, **changes):
+    run = experiment.build(tiny_config(**CALM, **changes))
+    state = run.initial_state()
     batches = run.train_batches()
     losses = []
     for _ in range(count):
@@ -36,9 +40,14 @@ def test_four_devices_give_the_same_losses_and_parameters(on_one_device):
     _, state, losses = on_one_device
     _, sharded, sharded_losses = run_steps(5, devices=4)
     np.testing.assert_allclose(losses, sharded_losses, rtol=1e-5)
-    assert largest_difference(state.params, sharded.params) < 1e-5
-    assert largest_difference(state.ema, sharded.ema) < 1e-5
-    assert largest_difference(state.batch_stats, sharded.batch_stats) < 1e-5
+    for name in ("params", "ema", "batch_stats"):
+        pairs = zip(
+            jax.tree.leaves(getattr(state, name)),
+            jax.tree.leaves(getattr(sharded, name)),
+            strict=True,
+        )
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_a_step_compiles_once(on_one_device):

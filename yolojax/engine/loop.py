@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -256,7 +256,7 @@ def _judge(
 
 def _save(
     state: TrainState,
-    batches: Iterator[Any] | Any,
+    batches: Any,
     checkpoints: Checkpoints,
     book: Bookkeeping,
     log: RunLog,
