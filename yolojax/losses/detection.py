@@ -130,7 +130,8 @@ def yolov5_loss(
             f"no published objectness balance for {len(maps)} levels, only for "
             f"{', '.join(map(str, BALANCE))}; give `balance`"
         )
-    dtype = jnp.promote_types(maps[0].dtype, jnp.float32)
+    # Half precision is not enough for sums over cells.
+    dtype = jnp.float64 if maps[0].dtype == jnp.float64 else jnp.float32
     batch, num_anchors, channels = maps[0].shape[0], *maps[0].shape[3:]
     grids = [(raw.shape[1], raw.shape[2]) for raw in maps]
     flat = tuple(raw.astype(dtype).reshape(batch, -1, channels) for raw in maps)
