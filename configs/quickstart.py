@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.seed = 0
     c.image_size = (128, 128)  # height, width; multiples of 32
     c.batch_size = 32  # pictures over all devices
-    c.epochs = 12
+    c.epochs = 16
     c.max_steps = 0  # stop early after so many steps; 0: never
     c.devices = 0  # 0: all
     c.dtype = "float32"  # bfloat16 on GPUs and TPUs
@@ -92,7 +92,15 @@ def get_config(variant: str = "") -> ConfigDict:
     c.checkpoint = ConfigDict(dict(every_epochs=2, every_steps=0, keep=2))
     c.early_stopping = ConfigDict(dict(patience=0))  # evaluations; 0: never
     c.log = ConfigDict(dict(every_steps=10, tensorboard=True, pictures=16))
-    c.message = ""  # printed when the run has finished
+    # Printed when the run has finished.
+    c.message = """Now with your own pictures:
+  look:    python -m yolojax.predict --weights {workdir} --source FILE --output out
+  check:   python -m yolojax.check --config configs/coco128.py \\
+               --config.data.root=FOLDER --config.model.num_classes=0
+  train:   python -m yolojax.train --config configs/coco128.py --workdir runs/mine \\
+               --config.data.root=FOLDER --config.model.num_classes=0
+FOLDER holds a data.yaml in YOLO format; for COCO JSON start from configs/masks.py, for
+Pascal VOC from configs/bccd.py."""
 
     if variant == "smoke":
         c.epochs = 1

@@ -74,7 +74,7 @@ def _set_up_jax() -> None:
     """Turn the persistent compilation cache on, unless the user chose otherwise."""
     import jax
 
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if not getattr(jax.config, "jax_compilation_cache_dir", None):
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update(
             "jax_compilation_cache_dir", os.path.join(home, "yolojax", "xla")
