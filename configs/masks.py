@@ -82,7 +82,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.ema = ConfigDict(dict(decay=0.9999, ramp=2000.0))
 
     c.evaluate = ConfigDict()
-    c.evaluate.every_epochs = 5
+    c.evaluate.every_epochs = 1
     c.evaluate.batch_size = 0  # 0: as in training
     c.evaluate.score_threshold = 0.001
     c.evaluate.iou_threshold = 0.6

@@ -18,7 +18,8 @@ FLOORS = [
     {"optim", "metrics", "weights", "compression"},
     {"engine", "vis"},
     {"settings", "experiment", "exporters", "tuning"},
-    {"training", "inference", "sizing", "previewing"},
+    {"inference", "sizing", "previewing"},
+    {"training"},
 ]
 ENTRIES = len(FLOORS)
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -200,6 +200,18 @@ class _Pictures:
         )
 
 
+def grouped(pictures: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """The pictures in lists of `size`, the last one perhaps shorter."""
+    group: list[np.ndarray] = []
+    for picture in pictures:
+        group.append(picture)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 def predict_media(
     predictor: Predictor,
     loaded: Loaded,
@@ -264,7 +276,7 @@ def _predict_video(
 
     def drawn_frames(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         number = 0
-        for group in _grouped(frames, predictor.batch_size):
+        for group in grouped(frames, predictor.batch_size):
             for frame, found in zip(group, predictor(group), strict=True):
                 extra = {"frame": number}
                 rows.extend(row | extra for row in _rows(found, loaded, item, place))
@@ -279,17 +291,6 @@ def _predict_video(
         message = str(error).removeprefix(f"{item.path}: ")
         report.add("unreadable video", item.path, None, f"{message}; left out")
     return rows
-
-
-def _grouped(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    group: list[np.ndarray] = []
-    for frame in frames:
-        group.append(frame)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _drawn(picture: np.ndarray, found: Found, loaded: Loaded) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from yolojax import experiment
 from yolojax.engine import sharding
 from yolojax.vis import draw
+from yolojax.vis.cells import draw_cell
 
 
 def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
@@ -45,7 +46,7 @@ def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
     for i in range(min(16, len(shown.image))):
         valid = shown.valid[i]
         cells.append(
-            draw.draw_boxes(
+            draw_cell(
                 np.round(shown.image[i] * 255).astype(np.uint8),
                 shown.boxes[i][valid],
                 shown.labels[i][valid],

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import experiment
+from yolojax import experiment, inference
 from yolojax import settings as config
 from yolojax.data.decode import decode_image
 from yolojax.engine import checkpoint, evaluate, loop, sharding
@@ -20,6 +20,7 @@ from yolojax.experiment import Data, Experiment
 from yolojax.metrics.detection import GroundTruth, format_table, jsonable
 from yolojax.records import TrainState
 from yolojax.vis import draw, plots
+from yolojax.vis.cells import draw_cell
 
 # Weights of mAP50 and mAP50-95 in what "best" means, as published for YOLOv5.
 FITNESS = {"mAP50": 0.1, "mAP50_95": 0.9}
@@ -179,18 +180,23 @@ def finish(
     final: dict[str, Any] = {}
     if run.val is not None:
         # Not of the last state but of the checkpoint that is handed on.
-        _, variables, step = checkpoint.load_weights(workdir)
+        loaded = inference.load(workdir)
         predict = experiment.make_predict(run.settings, run.model, run.mesh)
         batches = experiment.make_eval_batches(run.settings, run.val)
-        final, results = evaluate.evaluate(
-            predict, variables, batches, run.val.source, run.val.keep, mesh=run.mesh
+        final, _ = evaluate.evaluate(
+            predict,
+            loaded.variables,
+            batches,
+            run.val.source,
+            run.val.keep,
+            mesh=run.mesh,
         )
-        print(f"\nbest weights (step {step}) on val:")
+        print(f"\nbest weights (step {loaded.step}) on val:")
         print(format_table(final, run.val.source.class_names))
         if jax.process_index() == 0:
             write_json(workdir / "evaluation.json", jsonable(final))
             count = run.settings["log"]["pictures"]
-            draw_predictions(run.val, results, workdir, count)
+            draw_predictions(loaded, run.val, workdir, count)
     if jax.process_index() > 0:
         return
     plots.plot_curves(workdir / "metrics.csv", workdir / "plots" / "curves.png")
@@ -231,30 +237,21 @@ def draw_labels(data: Data, workdir: Path) -> None:
 
 
 def draw_predictions(
-    data: Data, results: list[dict[str, Any]], workdir: Path, count: int
+    loaded: inference.Loaded, data: Data, workdir: Path, count: int
 ) -> None:
-    """Draw what was found on the first `count` pictures, above a score of 0.25."""
+    """Draw what `predict` would find on the first `count` pictures."""
     if not count:
         return
-    label_of = {number: i for i, number in enumerate(data.source.category_ids)}
-    cells = []
-    for index in data.keep.tolist()[:count]:
-        example = data.source[index]
-        rows = [
-            row
-            for row in results
-            if row["image_id"] == example.image_id and row["score"] >= 0.25
-        ]
-        boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        cells.append(
-            draw.draw_boxes(
-                decode_image(example.image),
-                boxes,
-                np.array([label_of[row["category_id"]] for row in rows], np.int32),
-                np.array([row["score"] for row in rows], np.float32),
-                data.source.class_names,
-            )
+    predictor = inference.Predictor(
+        loaded, score_threshold=0.25, iou_threshold=0.45, batch_size=min(count, 8)
+    )
+    pictures = [decode_image(data.source[i].image) for i in data.keep.tolist()[:count]]
+    cells = [
+        draw_cell(picture, boxes, labels, scores, loaded.class_names)
+        for group in inference.grouped(pictures, predictor.batch_size)
+        for picture, (boxes, labels, scores) in zip(
+            group, predictor(group), strict=True
         )
+    ]
     sheet = draw.contact_sheet(cells, 4)
     draw.save_image(workdir / "plots" / "predictions.png", sheet)
