@@ -160,6 +160,7 @@ class Predictor:
             image_size=experiment.image_size_of(self._loaded.settings),
             batch_size=self.batch_size,
             num_threads=experiment.num_threads(self._loaded.settings),
+            round_up=False,
         )
         found: list[Found] = []
         for batch in batches:

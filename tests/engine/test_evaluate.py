@@ -272,9 +272,8 @@ def test_published_weights_reach_the_published_numbers_on_real_pictures():
         mesh=mesh,
     )
     # Golden README: the evaluator over the original's detections, square letterbox.
-    # The original's reader rounds the resized side up where we round it to the
-    # nearest, and its inverse is half a pixel off for odd paddings; with both of them
-    # as there, the difference is 0.
+    # The original's inverse is half a pixel off for odd paddings; with that as there,
+    # the difference is 0.
     assert metrics["counts"]["boxes"] == 929
-    assert metrics["mAP50"] == pytest.approx(0.5533, abs=3e-3)
+    assert metrics["mAP50"] == pytest.approx(0.5533, abs=1e-3)
     assert metrics["mAP50_95"] == pytest.approx(0.3566, abs=1e-3)

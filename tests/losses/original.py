@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.shared import shared
-from yolojax.losses.detection import yolov5_loss
 
 STRIDES = (8, 16, 32)
 SIZE = 256, 320
@@ -54,16 +53,6 @@ class Golden:
             "class_positive_weight": published["cls_pw"],
             "objectness_positive_weight": published["obj_pw"],
         }
-
-    def loss(self, maps, case, targets=None):
-        arrays = self.targets(case) if targets is None else targets
-        return yolov5_loss(
-            maps,
-            *map(jnp.asarray, arrays),
-            anchors=self.anchors,
-            strides=STRIDES,
-            **self.settings(case),
-        )
 
     def pairs(self, case, level):
         """Rows of image, row, column, anchor, class and local x y w h."""

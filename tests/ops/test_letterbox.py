@@ -96,3 +96,20 @@ def test_the_host_may_import_it_without_jax():
         "sys.exit(int(any(m == 'jax' for m in sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "size, expected, offset",
+    [
+        # 426 * 640 / 640 stays; 425 * 640 / 640 too
+        ((426, 640), (426, 640), (107, 0)),
+        # 333 * 640 / 500 = 426.24
+        ((333, 500), (427, 640), (106, 0)),
+        # 375 * 640 / 375 must not become 641 by rounding
+        ((375, 101), (640, 173), (0, 233)),
+    ],
+)
+def test_rounded_up_sides_are_those_of_the_published_evaluation(size, expected, offset):
+    place = letterbox.letterbox_shape(size, (640, 640), round_up=True)
+    assert place.size == expected
+    assert place.offset == offset

@@ -323,6 +323,7 @@ def make_eval_batches(
     num_threads: int,
     shard: tuple[int, int] = (0, 1),
     max_boxes: int | None = None,
+    round_up: bool = True,
 ) -> EvalBatches:
     """One pass over the pictures, letterboxed, in the order of `keep`.
 
@@ -337,6 +338,7 @@ def make_eval_batches(
         num_threads: threads that decode.
         shard: (index, count) of this host, which gets its rows of each batch.
         max_boxes: rows for boxes of each picture; None takes as many as are needed.
+        round_up: see `letterbox_shape`; published evaluations do.
 
     Raises:
         ValueError: a batch that the hosts do not divide, or of no picture.
@@ -347,7 +349,7 @@ def make_eval_batches(
         image_size=image_size,
         max_boxes=max_boxes_of(source, keep) if max_boxes is None else max_boxes,
         fill=_GREY,
-        place=lambda size: letterbox_shape(size, image_size),
+        place=lambda size: letterbox_shape(size, image_size, round_up=round_up),
         read=lambda _, example, size: read_picture(example, size, scaled=False),
     )
     return EvalBatches(

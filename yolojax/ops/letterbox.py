@@ -7,6 +7,7 @@ published figures can be reproduced to the pixel.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -25,7 +26,11 @@ class Letterbox(NamedTuple):
 
 
 def letterbox_shape(
-    size: tuple[int, int], target: tuple[int, int], *, scale_up: bool = True
+    size: tuple[int, int],
+    target: tuple[int, int],
+    *,
+    scale_up: bool = True,
+    round_up: bool = False,
 ) -> Letterbox:
     """The size, offset and ratio that centre a picture on a canvas of `target`.
 
@@ -33,15 +38,23 @@ def letterbox_shape(
         size: (height, width) of the picture, in pixels.
         target: (height, width) of the canvas, in pixels.
         scale_up: whether a picture smaller than the canvas is enlarged.
+        round_up: sides are rounded up, as where the published evaluation resizes,
+            instead of to the nearest pixel, as where the published prediction does.
 
     Returns:
-        The place: sides are `round(side * ratio)`; an odd pixel of padding goes to the
-        bottom and right.
+        The place: sides are `side * ratio`, rounded; an odd pixel of padding goes to
+        the bottom and right.
 
     Raises:
         ValueError: a side is not positive.
     """
     ratio, resized = _resized(size, target, scale_up)
+    if round_up:
+        height, width = (
+            min(limit, math.ceil(side * ratio))
+            for side, limit in zip(size, target, strict=True)
+        )
+        resized = (height, width)
     return Letterbox(resized, _centred(resized, target), ratio)
 
 
