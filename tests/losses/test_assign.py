@@ -85,7 +85,7 @@ def test_too_many_cells_for_the_key_are_refused():
         )
 
 
-@pytest.mark.parametrize("num_classes", [80, 1, 3])
+@pytest.mark.parametrize("num_classes", [80, 1])
 @pytest.mark.parametrize("case", ["base", "anchor_t2"])
 def test_pairs_match_the_original_on_each_level(num_classes, case):
     golden = Golden(num_classes)
