@@ -7,6 +7,8 @@ from tests.losses.original import SIZE, STRIDES, Golden
 from yolojax.losses.assign import assign_anchors, local_targets
 from yolojax.ops.boxes import corners_to_centres
 
+# Jitted, since each operation of its own takes as long to compile as all of them.
+assign = jax.jit(assign_anchors, static_argnames=("grids", "anchor_ratio"))
 GRIDS = tuple((SIZE[0] // stride, SIZE[1] // stride) for stride in STRIDES)
 
 
@@ -14,9 +16,10 @@ def pairs_of(boxes, *, grid=(6, 8), anchors=((2.0, 2.0),), valid=None, ratio=4.0
     """The pairs of one picture on one level as a list of (row, column, anchor, box)."""
     boxes = jnp.asarray(boxes, jnp.float32).reshape(1, 1, -1, 4)
     valid = jnp.ones(boxes.shape[2], bool) if valid is None else jnp.asarray(valid)
-    found = assign_anchors(
-        boxes, valid[None], jnp.asarray([anchors]), grids=[grid], anchor_ratio=ratio
+    found = assign(
+        boxes, valid[None], jnp.asarray([anchors]), grids=(grid,), anchor_ratio=ratio
     )
+    found = jax.tree.map(np.asarray, found)
     place, anchor = np.divmod(found.cell[0, 0], len(anchors))
     rows, columns = np.divmod(place, grid[1])
     listed = zip(rows, columns, anchor, found.box[0, 0], found.valid[0, 0], strict=True)
@@ -92,7 +95,7 @@ def test_pairs_match_the_original_on_each_level(num_classes, case):
     corners, labels, valid = golden.targets(case)
     pixels = np.float32(np.reshape(STRIDES, (3, 1, 1)))
     boxes = corners_to_centres(jnp.asarray(corners))[:, None] / pixels[None]
-    found = assign_anchors(
+    found = assign(
         boxes,
         jnp.asarray(valid),
         jnp.asarray(golden.anchors / pixels, jnp.float32),
@@ -100,13 +103,14 @@ def test_pairs_match_the_original_on_each_level(num_classes, case):
         anchor_ratio=golden.settings(case)["anchor_ratio"],
     )
     targets = local_targets(boxes, found, grids=GRIDS, num_anchors=3)
+    found = jax.tree.map(np.asarray, found)
     for level, (_, width) in enumerate(GRIDS):
         image, slot = np.nonzero(found.valid[:, level])
         cell = np.asarray(found.cell[image, level, slot])
         label = labels[image, found.box[image, level, slot]]
         ours = np.column_stack(
             [image, cell // 3 // width, cell // 3 % width, cell % 3, label]
-            + [targets[image, level, slot]]
+            + [np.asarray(targets)[image, level, slot]]
         )
         theirs = golden.pairs(case, level)
         # Same pairs as often, in any order.
@@ -122,10 +126,10 @@ def test_pictures_are_independent_under_jit_and_vmap():
     valid = jnp.asarray(rng.random((3, 4)) < 0.7)
     anchors = jnp.asarray(rng.uniform(1, 4, (2, 3, 2)), jnp.float32)
 
-    def assign(boxes, valid):
-        return assign_anchors(boxes, valid, anchors, grids=[(6, 8), (3, 4)])
+    def found(boxes, valid):
+        return assign(boxes, valid, anchors, grids=((6, 8), (3, 4)))
 
-    together = jax.jit(assign)(boxes, valid)
-    apart = jax.vmap(lambda b, v: assign(b[None], v[None]))(boxes, valid)
+    together = found(boxes, valid)
+    apart = jax.vmap(lambda b, v: found(b[None], v[None]))(boxes, valid)
     for ours, alone in zip(together, apart, strict=True):
         np.testing.assert_array_equal(ours, alone[:, 0])

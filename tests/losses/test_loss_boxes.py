@@ -18,6 +18,7 @@ def test_a_prediction_equal_to_its_target_has_full_overlap():
 def test_a_step_along_the_gradient_raises_the_overlap():
     target, logits = jnp.array([[0.9, 0.2, 5.0, 1.0]]), jnp.zeros((1, 4))
 
+    @jax.jit
     def overlap(logits):
         return predicted_ciou(logits, ANCHOR, target)[0]
 
@@ -29,8 +30,8 @@ def test_a_step_along_the_gradient_raises_the_overlap():
 def test_degenerate_boxes_are_finite_in_value_and_gradient(logit):
     targets = jnp.array([[0.5, 0.5, 0.0, 0.0], [0.0, 1.0, 3.0, 0.0]])
     logits, anchors = jnp.full((2, 4), logit), jnp.repeat(ANCHOR, 2, axis=0)
-    value, gradient = jax.value_and_grad(
-        lambda x: jnp.sum(predicted_ciou(x, anchors, targets))
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda x: jnp.sum(predicted_ciou(x, anchors, targets)))
     )(logits)
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
