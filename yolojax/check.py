@@ -18,18 +18,17 @@ def main() -> int:
     chosen = settings.complete(command.FLAGS.config.to_dict())
     # The report is what was asked for, not an error.
     chosen["data"]["strict"] = False
-    problems, names = 0, []
-    for part in ("train", "val"):
-        if not chosen["data"][part]:
-            continue
+    parts = [part for part in ("train", "val") if chosen["data"][part]]
+    sources = {part: experiment.open_source(chosen, part) for part in parts}
+    problems = 0
+    for part, source in sources.items():
         with counter(f"pictures of {part}") as progress:
-            data = experiment.open_data(chosen, part, progress=progress)
-        names.append(data.source.class_names)
+            data = experiment.look_at_pictures(chosen, source, progress=progress)
         problems += sum(data.report.counts.values())
         print(f"== {part} ==\n{check.summary(data.source, data.keep)}\n")
         print(data.report.render() or "nothing is wrong", end="\n\n")
-        experiment.make_model(chosen, data.source.class_names)
-    if len(set(names)) > 1:
+        experiment.make_model(chosen, source.class_names)
+    if len({source.class_names for source in sources.values()}) > 1:
         raise ValueError("train and val have different classes")
     return 1 if problems else 0
 

@@ -5,7 +5,8 @@
     python -m yolojax.evaluate --weights runs/x/checkpoints/1200 --config configs/x.py
 
 Without --config the run's own config is taken. Writes evaluation.json and
-predictions.json (COCO results format) into --output, by default the workdir.
+predictions.json (COCO results format) into --output, by default the workdir, or with
+--split its folder of that name.
 """
 
 from pathlib import Path
@@ -24,13 +25,14 @@ flags.DEFINE_string("output", None, "Where the JSON files go.")
 def main() -> int:
     """Evaluate as the flags say."""
     from yolojax import inference, settings
+    from yolojax.engine import checkpoint
     from yolojax.engine.progress import counter
 
     given = command.FLAGS
     weights = given.weights or given.workdir
     if not weights:
         raise ValueError("give --workdir or --weights")
-    output = Path(given.output or given.workdir or ".")
+    output = Path(given.output or checkpoint.workdir_of(weights) / (given.split or ""))
     changes = {"data.val.split": given.split, "data.root": given.data_root}
     if given.config:
         chosen = settings.complete(given.config.to_dict())

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from yolojax import lookup
 from yolojax.augment.policy import make_augment
 from yolojax.data import check, pipeline
+from yolojax.data.cache import CACHES
 from yolojax.data.report import Report
 from yolojax.data.sources import SOURCES
 from yolojax.engine import evaluate, sharding
@@ -110,24 +111,11 @@ def image_size_of(settings: Mapping[str, Any]) -> tuple[int, int]:
     return int(size[0]), int(size[-1])
 
 
-def open_data(
-    settings: Mapping[str, Any],
-    part: str,
-    *,
-    cache_path: Path | None = None,
-    progress: Any = None,
-) -> Data:
-    """Read the labels of `data.train` or `data.val` and look at every picture.
-
-    Args:
-        settings: a complete config.
-        part: `train` or `val`.
-        cache_path: where to remember what was read of which file.
-        progress: `progress(done, total)`, called now and then.
+def open_source(settings: Mapping[str, Any], part: str) -> Any:
+    """Read the labels of `data.train` or `data.val`.
 
     Raises:
-        ValueError: a wrong name, argument or path, an empty data set, or, with
-            `data.strict`, anything to report.
+        ValueError: a wrong name, argument or path, or an empty data set.
     """
     arguments = dict(settings["data"][part])
     where = f"config.data.{part}"
@@ -142,7 +130,28 @@ def open_data(
     for key in PATHS:
         if root and isinstance(arguments.get(key), str):
             arguments[key] = os.path.join(root, arguments[key])
-    source = source_class(**arguments)
+    return source_class(**arguments)
+
+
+def look_at_pictures(
+    settings: Mapping[str, Any],
+    source: Any,
+    *,
+    cache_path: Path | None = None,
+    progress: Any = None,
+) -> Data:
+    """Read every picture of a source; leave out what cannot be read.
+
+    Args:
+        settings: a complete config.
+        source: from `open_source`.
+        cache_path: where to remember what was read of which file.
+        progress: `progress(done, total)`, called now and then.
+
+    Raises:
+        ValueError: no picture can be read, or, with `data.strict`, there is anything
+            to report.
+    """
     report = Report()
     report.merge(source.report)
     found, keep = check.scan(
@@ -354,21 +363,27 @@ def build(
     make_augmentation(settings, 1)
     mesh = make_mesh(settings)
 
-    def cached(part: str) -> Path | None:
-        return workdir / f"scan_{part}.json" if workdir else None
-
-    train = open_data(settings, "train", cache_path=cached("train"), progress=progress)
-    val = None
-    if settings["data"]["val"]:
-        val = open_data(settings, "val", cache_path=cached("val"), progress=progress)
-        if val.source.class_names != train.source.class_names:
-            raise ValueError(
-                f"train has the classes {', '.join(train.source.class_names)}, "
-                f"val has {', '.join(val.source.class_names)}; they must be the same"
-            )
-    elif settings["early_stopping"]["patience"]:
+    # Labels first, pictures last: what takes long comes after all checks.
+    source = open_source(settings, "train")
+    val_source = open_source(settings, "val") if settings["data"]["val"] else None
+    model = make_model(settings, source.class_names)
+    if val_source is None and settings["early_stopping"]["patience"]:
         raise ValueError("config.early_stopping.patience needs config.data.val")
-    model = make_model(settings, train.source.class_names)
+    if val_source is not None and val_source.class_names != source.class_names:
+        raise ValueError(
+            f"train has the classes {', '.join(source.class_names)}, "
+            f"val has {', '.join(val_source.class_names)}; they must be the same"
+        )
+    make_loss(settings, model)
+    make_optimizer(settings, model, 1)
+    lookup.pick(CACHES, settings["data"]["cache"], "cache")
+
+    def look(part: str, source: Any) -> Data:
+        path = workdir / f"scan_{part}.json" if workdir else None
+        return look_at_pictures(settings, source, cache_path=path, progress=progress)
+
+    train = look("train", source)
+    val = look("val", val_source) if val_source is not None else None
     steps_per_epoch = math.ceil(len(train.keep) / settings["batch_size"])
     total = settings["epochs"] * steps_per_epoch
     if settings["max_steps"]:

@@ -84,12 +84,13 @@ def evaluate_detector(
     Raises:
         ValueError: no data, or data with other classes than the detector.
     """
-    data = experiment.open_data(loaded.settings, "val")
-    if data.source.class_names != loaded.class_names:
+    source = experiment.open_source(loaded.settings, "val")
+    if source.class_names != loaded.class_names:
         raise ValueError(
-            f"the data have the classes {', '.join(data.source.class_names[:8])}, "
+            f"the data have the classes {', '.join(source.class_names[:8])}, "
             f"the detector knows {', '.join(loaded.class_names[:8])}"
         )
+    data = experiment.look_at_pictures(loaded.settings, source)
     if text := data.report.render():
         print(text)
     total = len(data.keep)
