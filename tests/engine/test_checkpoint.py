@@ -75,6 +75,20 @@ def test_the_latest_two_and_the_best_are_kept_and_the_best_is_loaded(tmp_path):
     assert checkpoint.load_weights(tmp_path / "checkpoints" / "40")[2] == 40
 
 
+def test_a_resumed_run_still_keeps_the_best(tmp_path):
+    mesh = sharding.make_mesh(1)
+    save_all(tmp_path, mesh, [0.1, 0.5, -1.0]).close()
+    again = checkpoint.Checkpoints(tmp_path, keep=2)
+    for step in (30, 40, 50):
+        again.save(
+            make_state(mesh, step), data={}, progress={"best_step": 10}, fitness=-1.0
+        )
+    again.close()
+    steps = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {10, 40, 50}
+    assert checkpoint.load_weights(tmp_path)[2] == 10
+
+
 def test_no_checkpoint_restores_nothing(tmp_path):
     saver = checkpoint.Checkpoints(tmp_path, keep=1)
     assert saver.restore(make_state(sharding.make_mesh(1))) is None

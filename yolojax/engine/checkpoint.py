@@ -8,6 +8,7 @@ are kept; writing is asynchronous, and a checkpoint that was cut off is never se
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ class Checkpoints:
             [
                 checkpoint_managers.LatestN(n=keep),
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics["fitness"],
+                    get_metric_fn=_fitness,
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -53,6 +54,9 @@ class Checkpoints:
             Path(workdir).resolve() / FOLDER,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
+                # Without it Orbax writes no metrics, and a resumed run, which cannot
+                # tell the best checkpoint, deletes it.
+                best_fn=_fitness,
                 enable_async_checkpointing=asynchronous,
             ),
             item_handlers=_handlers(),
@@ -183,6 +187,10 @@ def workdir_of(path: str | Path) -> Path:
     path = Path(path).resolve()
     is_step = path.parent.name == FOLDER and path.name.isdigit()
     return path.parent.parent if is_step else path
+
+
+def _fitness(metrics: Mapping[str, float]) -> float:
+    return metrics["fitness"]
 
 
 def _handlers() -> dict[str, Any]:
