@@ -13,6 +13,7 @@ from yolojax.losses import detection
 from yolojax.losses.assign import assign_anchors, local_targets
 from yolojax.losses.boxes import predicted_ciou
 from yolojax.losses.detection import scale_gains, yolov5_loss
+from yolojax.models.detector import build_model
 from yolojax.ops.boxes import corners_to_centres
 
 ANCHORS = np.array([[[10, 13], [33, 23]], [[30, 61], [62, 45]]], np.float32)
@@ -331,9 +332,26 @@ def test_gains_of_the_golden_files_are_those_scaled(num_classes):
     assert gains == pytest.approx({name: golden[name] for name in gains})
 
 
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5n6"])
+def test_objectness_of_every_level_has_its_published_weight(name):
+    """A zero map has a cross entropy of log 2 in each cell."""
+    model = build_model(name, num_classes=2)
+    maps = [jnp.zeros((1, 128 // s, 128 // s, 3, 7)) for s in model.strides]
+    nothing = (jnp.zeros((1, 1, 4)), jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1)))
+    total, _ = yolov5_loss(
+        maps,
+        *nothing[:2],
+        nothing[2] > 0,
+        anchors=model.anchors,
+        strides=model.strides,
+    )
+    weights = {3: 4 + 1 + 0.4, 4: 4 + 1 + 0.25 + 0.06}[len(maps)]
+    assert float(total) == pytest.approx(weights * np.log(2), rel=1e-5)
+
+
 def test_a_number_of_levels_without_published_balance_is_refused():
     maps, *targets = random_inputs()
-    with pytest.raises(ValueError, match="2 levels, only for 3, 5; give `balance`"):
+    with pytest.raises(ValueError, match="2 levels, only for 3, 4, 5; give `balance`"):
         yolov5_loss(
             tuple(map(jnp.asarray, maps)),
             *map(jnp.asarray, targets),

@@ -23,9 +23,10 @@ OBJECTNESS = 4
 # 256, 64 was the fastest on a CPU at 8 to 100 boxes a picture.
 CHUNK = 64
 
-# Weight of each level's objectness, finest first, by number of levels (P5 and P6).
+# Weight of each level's objectness, finest first, by number of levels (P5, P6 and P7).
 BALANCE: dict[int, tuple[float, ...]] = {
     3: (4.0, 1.0, 0.4),
+    4: (4.0, 1.0, 0.25, 0.06),
     5: (4.0, 1.0, 0.25, 0.06, 0.02),
 }
 
@@ -109,7 +110,7 @@ def yolov5_loss(
         focal_gamma: see `binary_cross_entropy`; of classes and objectness.
         class_positive_weight: see `binary_cross_entropy`.
         objectness_positive_weight: see `binary_cross_entropy`.
-        balance: weight of each level's objectness; published values for 3 and 5
+        balance: weight of each level's objectness; published values for 3 to 5
             levels if not given.
 
     Returns:
