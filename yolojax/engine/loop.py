@@ -160,7 +160,7 @@ def fit(
     """
     number = int(state.step)
     pending: collections.deque[tuple[int, Any]] = collections.deque()
-    bad: list[int] = [number] * int(state.skipped_in_a_row)
+    bad = list(range(number + 1 - int(state.skipped_in_a_row), number + 1))
     clock = StepClock()
     stopped_early = plan.patience > 0 and book.since_best >= plan.patience
 
