@@ -137,11 +137,13 @@ def test_tensorboard_gets_the_finite_values_and_pictures(tmp_path):
     ]
 
 
-def test_tensorboard_is_told_to_drop_what_comes_after_the_resumed_step(tmp_path):
-    with RunLog(tmp_path, start_step=7) as log:
-        log.write(8, {"loss": 0.5})
+@pytest.mark.parametrize("step", [0, 7])
+def test_tensorboard_is_told_to_drop_what_comes_after_the_resumed_step(tmp_path, step):
+    # Also at 0: a run may be killed before its first checkpoint.
+    with RunLog(tmp_path, start_step=step) as log:
+        log.write(step + 1, {"loss": 0.5})
     starts = [e.step for e in events_of(tmp_path) if e.HasField("session_log")]
-    assert starts == [8]
+    assert starts == [step + 1]
 
 
 def test_json_is_strict_and_takes_numpy_and_jax_values(tmp_path):

@@ -167,7 +167,7 @@ class RunLog:
 
             self._events = SummaryWriter(
                 logdir=str(self.workdir / "events"),
-                purge_step=start_step + 1 if start_step else None,
+                purge_step=start_step + 1,
             )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
