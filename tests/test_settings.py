@@ -48,6 +48,17 @@ def test_json_gives_the_same_settings_back():
     assert settings.from_json(json.dumps(given)) == given
 
 
+def test_a_config_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    settings.write_config(tiny_config(), tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    with monkeypatch.context() as patched:
+        # What a kill before the last moment comes to.
+        patched.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError()))
+        with pytest.raises(OSError):
+            settings.write_config(tiny_config(epochs=5), tmp_path)
+    assert (tmp_path / "config.json").read_text() == before
+
+
 def test_workdir_of_another_config_is_refused(tmp_path):
     settings.write_config(tiny_config(), tmp_path)
     settings.write_config(tiny_config(epochs=5), tmp_path)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yolojax.engine.log import replace_text
 from yolojax.lookup import hint
 
 # Sections whose keys are the arguments of a component, and are checked there.
@@ -171,8 +172,8 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
                 f"{workdir} holds a run with another config: {', '.join(differing)} "
                 f"differ. Use another --workdir, or remove this one"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    # In one step: a run that is killed here must be able to read it again.
+    replace_text(path, text)
 
 
 def write_classes(
@@ -180,7 +181,7 @@ def write_classes(
 ) -> None:
     """Write `classes.json`, which prediction needs: names and the source's numbers."""
     content = {"names": list(class_names), "category_ids": list(map(int, category_ids))}
-    (workdir / "classes.json").write_text(json.dumps(content, ensure_ascii=False))
+    replace_text(workdir / "classes.json", json.dumps(content, ensure_ascii=False))
 
 
 def read_classes(workdir: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
