@@ -229,8 +229,7 @@ def predict_media(
         items: pictures and videos.
         output: gets the drawn pictures and videos, and predictions.json: rows of the
             COCO results format with `file_name` and, for videos, `frame`, beside.
-            `image_id` is the file's name where that is a number, as in COCO, and
-            otherwise its place in the list, from 1.
+            For `image_id` see `image_ids`.
         progress: `progress(done, total)` in files.
 
     Returns:
@@ -241,36 +240,53 @@ def predict_media(
 
     def finish() -> None:
         pictures = [picture for _, _, picture in waiting]
-        for (place, item, picture), found in zip(
+        for (image_id, item, picture), found in zip(
             waiting, predictor(pictures) if pictures else [], strict=True
         ):
-            rows.extend(_rows(found, loaded, item, place))
+            rows.extend(_rows(found, loaded, item, image_id))
             drawn = _drawn(picture, found, loaded)
             draw.save_image(output / f"{item.output_name}.jpg", drawn)
         waiting.clear()
 
-    for place, item in enumerate(items, start=1):
+    for done, (image_id, item) in enumerate(
+        zip(image_ids(items), items, strict=True), start=1
+    ):
         if item.kind == "video":
             finish()
-            rows.extend(_predict_video(predictor, loaded, item, place, output, report))
+            rows.extend(
+                _predict_video(predictor, loaded, item, image_id, output, report)
+            )
         else:
             picture = media.read_image(item, report)
             if picture is not None:
-                waiting.append((place, item, picture))
+                waiting.append((image_id, item, picture))
             if len(waiting) == predictor.batch_size:
                 finish()
         if progress is not None:
-            progress(place, len(items))
+            progress(done, len(items))
     finish()
     write_json(output / "predictions.json", rows)
     return rows, report
+
+
+def image_ids(items: Sequence[media.MediaItem]) -> list[int]:
+    """A number for each file, no two the same.
+
+    Their names where all of these are different numbers, as in COCO, and otherwise
+    their places in the list, from 1.
+    """
+    names = [item.path.stem for item in items]
+    numbers = {int(name) for name in names if name.isascii() and name.isdigit()}
+    if len(numbers) == len(names):
+        return [int(name) for name in names]
+    return list(range(1, len(names) + 1))
 
 
 def _predict_video(
     predictor: Predictor,
     loaded: Loaded,
     item: media.MediaItem,
-    place: int,
+    image_id: int,
     output: Path,
     report: Report,
 ) -> list[dict[str, Any]]:
@@ -281,7 +297,8 @@ def _predict_video(
         for group in grouped(frames, predictor.batch_size):
             for frame, found in zip(group, predictor(group), strict=True):
                 extra = {"frame": number}
-                rows.extend(row | extra for row in _rows(found, loaded, item, place))
+                found_here = _rows(found, loaded, item, image_id)
+                rows.extend(row | extra for row in found_here)
                 number += 1
                 yield _drawn(frame, found, loaded)
 
@@ -301,10 +318,8 @@ def _drawn(picture: np.ndarray, found: Found, loaded: Loaded) -> np.ndarray:
 
 
 def _rows(
-    found: Found, loaded: Loaded, item: media.MediaItem, place: int
+    found: Found, loaded: Loaded, item: media.MediaItem, image_id: int
 ) -> list[dict[str, Any]]:
-    stem = item.path.stem
-    image_id = int(stem) if stem.isascii() and stem.isdigit() else place
     return [
         {
             "image_id": image_id,
