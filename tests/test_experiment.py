@@ -44,6 +44,15 @@ def test_wrong_configs_are_named_with_the_way_out(changes, message):
         experiment.build(tiny_config(**changes)).train_batches()
 
 
+def test_boxes_without_room_are_reported():
+    run = experiment.build(tiny_config(data__max_boxes=4))
+    counts = [len(run.train.source[i].labels) for i in run.train.keep.tolist()]
+    assert run.train.report.notes["box without room"] == sum(
+        max(0, count - 4) for count in counts
+    )
+    assert "config.data.max_boxes is 4" in run.train.report.render()
+
+
 def test_missing_folder_is_named(tmp_path):
     source = {"source": "voc", "root": str(tmp_path / "nothing"), "split": "train"}
     with pytest.raises(ValueError, match="nothing"):

@@ -307,9 +307,8 @@ def make_optimizer(
     epochs = chosen.pop("warmup_epochs")
     at_least = chosen.pop("warmup_min_steps")
     warmup = max(round(epochs * steps_per_epoch), at_least) if epochs > 0 else 0
-    shapes = model.init(settings["seed"])["params"]
     return build_optimizer(
-        shapes,
+        model.shapes()["params"],
         warmup_steps=warmup,
         batch_size=settings["batch_size"],
         steps_per_epoch=steps_per_epoch,
@@ -392,6 +391,7 @@ def build(
     if not max_boxes:
         most = pipeline.max_boxes_of(train.source, train.keep)
         max_boxes = max(8, math.ceil(most / 8) * 8)
+    check.note_cut_boxes(source, train.keep, max_boxes, train.report)
     step, optimizer = make_step(
         settings, model, mesh, max_boxes=max_boxes, steps_per_epoch=steps_per_epoch
     )

@@ -119,6 +119,23 @@ def scan(
     return report, np.array(keep, np.int64)
 
 
+def note_cut_boxes(
+    source: Source, keep: Sequence[int] | np.ndarray, max_boxes: int, report: Report
+) -> None:
+    """Note in the report which pictures have more boxes than `max_boxes`."""
+    for index in keep:
+        example = source[int(index)]
+        count = int(np.count_nonzero(~example.crowd))
+        if count > max_boxes:
+            report.note(
+                "box without room",
+                count - max_boxes,
+                file=example.name,
+                message=f"{count} boxes, but config.data.max_boxes is {max_boxes}; "
+                "the last ones are left out",
+            )
+
+
 def _read(path: str, old: _Finding | None, decode: bool) -> _Finding:
     """What a file holds; the old finding itself where that still stands."""
     try:
