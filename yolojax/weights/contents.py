@@ -1,0 +1,175 @@
+"""What a file of weights holds: named arrays, and what it says about the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from yolojax.weights.inert import NumpyArray, StandIn
+
+# Where training checkpoints keep their weights, best first.
+_PLACES = ("ema", "model", "state_dict", "model_state_dict", "module")
+_MAX_DEPTH = 64
+_MAX_TENSORS = 200_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a file of weights holds.
+
+    Attributes:
+        state: arrays by the file's own names, in its own precision.
+        class_names: of the detector, where the file says so.
+        strides: pixels per cell of every level, where the file says so.
+        description: the network's own description (`yaml` of a YOLOv5), or empty.
+        kinds: names of the classes that the network is built from, or none.
+        place: where in the file the weights were: `ema`, `model`, ... or nothing.
+    """
+
+    state: dict[str, np.ndarray]
+    class_names: tuple[str, ...] | None = None
+    strides: tuple[int, ...] | None = None
+    description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+    place: str = ""
+
+
+def contents_of(loaded: Any) -> Contents:
+    """What an unpickled object holds: a checkpoint, a module or a state dict.
+
+    Raises:
+        ValueError: there are no weights in it, it contains itself, or a tensor is
+            larger than what the file holds for it.
+    """
+    place, holder = _find(loaded)
+    if holder is None:
+        kind = loaded.kind if isinstance(loaded, StandIn) else type(loaded).__name__
+        keys = [str(key) for key in loaded][:8] if isinstance(loaded, dict) else []
+        shown = f" with {ascii(', '.join(keys))[:200]}" if keys else ""
+        raise ValueError(f"no weights in it: it holds a {kind}{shown}")
+    kinds: dict[str, None] = {}
+    named = _tensors(holder, kinds) if isinstance(holder, StandIn) else holder.items()
+    state = {}
+    for name, tensor in named:
+        if not isinstance(name, str) or not _is_tensor(tensor):
+            continue
+        if getattr(tensor, "repeats", False):
+            raise ValueError(
+                f"its tensor {ascii(name)} of shape {tensor.shape} has more elements "
+                f"than the file holds for it"
+            )
+        state[name] = tensor.value
+    return Contents(
+        state=state,
+        class_names=_class_names(_attribute(holder, loaded, "names")),
+        strides=_strides(_attribute(holder, loaded, "stride")),
+        description=_description(_attribute(holder, loaded, "yaml")),
+        kinds=tuple(kinds),
+        place=place,
+    )
+
+
+def _find(loaded: Any, depth: int = 0) -> tuple[str, Any]:
+    """Where the weights are, and the module or dict that holds them, or None."""
+    if _is_module(loaded):
+        return "", loaded
+    get = loaded.get if isinstance(loaded, (dict, StandIn)) else None
+    if get is None or depth > 3:
+        return "", None
+    for place in _PLACES:
+        if get(place) is not None:
+            inner, holder = _find(get(place), depth + 1)
+            if holder is not None:
+                return f"{place}.{inner}".rstrip("."), holder
+    if isinstance(loaded, dict) and any(map(_is_tensor, loaded.values())):
+        return "", loaded
+    return "", None
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(type(value), "value") or isinstance(value, NumpyArray)
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, StandIn) and isinstance(value.get("_modules"), dict)
+
+
+def _tensors(module: StandIn, kinds: dict[str, None]) -> Iterator[tuple[str, Any]]:
+    """Parameters and persistent buffers of a module and all in it, by name."""
+    count, open_modules = 0, set()
+    # Entered and left explicitly: a file may nest deeper than Python may recurse.
+    waiting: list[tuple[str, StandIn, bool]] = [("", module, True)]
+    while waiting:
+        prefix, module, entering = waiting.pop()
+        if not entering:
+            open_modules.discard(id(module))
+            continue
+        if id(module) in open_modules:
+            raise ValueError(f"its module {ascii(prefix)[:80]} contains itself")
+        open_modules.add(id(module))
+        if len(open_modules) > _MAX_DEPTH:
+            raise ValueError(f"its modules are nested deeper than {_MAX_DEPTH}")
+        kinds[module.kind.name] = None
+        left_out = module.get("_non_persistent_buffers_set")
+        for part in ("_parameters", "_buffers"):
+            for name, tensor in _dict(module, part).items():
+                if isinstance(left_out, (set, list)) and name in left_out:
+                    continue
+                yield f"{prefix}{name}", tensor
+                count += 1
+        waiting.append((prefix, module, False))
+        inner = [
+            (f"{prefix}{name}.", part, True)
+            for name, part in _dict(module, "_modules").items()
+            if isinstance(part, StandIn)
+        ]
+        waiting += inner[::-1]
+        count += 1
+        if count + len(waiting) > _MAX_TENSORS:
+            raise ValueError(f"it has more than {_MAX_TENSORS} tensors and modules")
+
+
+def _dict(module: StandIn, name: str) -> Mapping[Any, Any]:
+    value = module.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _attribute(holder: Any, loaded: Any, name: str) -> Any:
+    """What the module says, or else the checkpoint that it lies in."""
+    for place in (holder, loaded):
+        if isinstance(place, (StandIn, dict)) and place.get(name) is not None:
+            return place.get(name)
+    return None
+
+
+def _class_names(names: Any) -> tuple[str, ...] | None:
+    """Class names out of a list, or a dict by number; None for anything else."""
+    if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            return None
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, (list, tuple)) or not names:
+        return None
+    if not all(isinstance(name, (str, int)) for name in names):
+        return None
+    # No control characters or half characters: they are printed and written.
+    texts = (str(n)[:100].encode("utf-8", "replace").decode() for n in names)
+    return tuple("".join(c if c.isprintable() else "?" for c in t) for t in texts)
+
+
+def _strides(value: Any) -> tuple[int, ...] | None:
+    if not _is_tensor(value) or getattr(value, "repeats", False):
+        return None
+    numbers = np.asarray(value.value, np.float64).reshape(-1)
+    if not 1 <= len(numbers) <= 8 or not np.all(np.isfinite(numbers) & (numbers >= 1)):
+        return None
+    return tuple(int(number) for number in numbers)
+
+
+def _description(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        return {}
+    return {key: part for key, part in value.items() if isinstance(key, str)}
