@@ -8,6 +8,7 @@ import pytest
 from tests.tiny import tiny_config
 from yolojax import experiment
 from yolojax.engine import sharding
+from yolojax.optim.build import OPTIMIZERS
 
 # From random parameters, training at the published rate is chaotic: rounding grows
 # tenfold a step. A small rate shows whether the mathematics is the same.
@@ -53,6 +54,13 @@ def test_four_devices_give_the_same_losses_and_parameters(on_one_device):
 def test_a_step_compiles_once(on_one_device):
     run, _, _ = on_one_device
     assert run.step._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_buffer_of_a_first_state_is_donated_twice(name):
+    state = experiment.build(tiny_config(optim__name=name)).initial_state()
+    leaves = jax.tree.leaves(state)
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(on_one_device):

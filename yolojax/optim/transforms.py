@@ -130,8 +130,9 @@ def scheduled_adam(momentum: Schedule, *, b2: float, eps: float) -> Transform:
     """
 
     def init(params):
-        zero = jnp.zeros((), jnp.float32)
-        return AdamState(_zeros_like(params), _zeros_like(params), zero, zero)
+        # Two scalars: a donated buffer must not appear twice.
+        weights = (jnp.zeros((), jnp.float32) for _ in range(2))
+        return AdamState(_zeros_like(params), _zeros_like(params), *weights)
 
     def update(updates, state, params=None, *, step, **extra):
         del params, extra
