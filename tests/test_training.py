@@ -153,10 +153,16 @@ def test_ten_steps_in_a_row_that_are_not_finite_stop_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_finished_run_can_be_evaluated_and_used(tmp_path):
+def test_a_finished_run_can_be_evaluated_and_used(tmp_path, monkeypatch):
     config = write_config(tmp_path)
-    done = run(tmp_path, "train", "--config", config, "--workdir", "run")
+    with monkeypatch.context() as patched:
+        patched.setenv("JAX_LOG_COMPILES", "1")
+        done = run(tmp_path, "train", "--config", config, "--workdir", "run")
     assert done.returncode == 0, done.stderr
+    # Prediction once for all evaluations, and once with what the drawings need.
+    for name, times in (("step", 1), ("predict_share", 2)):
+        line = f"Finished XLA compilation of jit({name})"
+        assert done.stderr.count(line) == times, name
     for name in ("summary.json", "evaluation.json", "metrics.csv", "classes.json"):
         assert (tmp_path / "run" / name).stat().st_size
     for name in ("curves.png", "predictions.png", "labels.png"):

@@ -18,12 +18,13 @@ from yolojax.engine.log import RunLog, write_json
 from yolojax.engine.progress import Progress, counter
 from yolojax.experiment import Data, Experiment
 from yolojax.metrics.detection import GroundTruth, format_table, jsonable
-from yolojax.records import TrainState
 from yolojax.vis import draw, plots
 from yolojax.vis.cells import draw_cell
 
 # Weights of mAP50 and mAP50-95 in what "best" means, as published for YOLOv5.
 FITNESS = {"mAP50": 0.1, "mAP50_95": 0.9}
+
+Evaluation = Callable[[Any], dict[str, Any]]
 
 
 def fitness(metrics: Mapping[str, float]) -> float:
@@ -88,7 +89,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             step=run.step,
             batches=batches,
             put=lambda batch: sharding.put_batch(batch, run.mesh),
-            evaluate=evaluation,
+            evaluate=evaluation and (lambda state: _numbers(evaluation(state.ema))),
             fitness=fitness,
             checkpoints=checkpoints,
             log=log,
@@ -104,7 +105,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             print("The same command goes on from there.")
             return 128 + outcome.signal
         minutes = (time.monotonic() - began) / 60
-        finish(run, workdir, outcome, log, minutes)
+        finish(run, evaluation, workdir, outcome, log, minutes)
     return 0
 
 
@@ -145,8 +146,8 @@ def make_plan(run: Experiment) -> loop.Plan:
     )
 
 
-def make_evaluation(run: Experiment) -> Callable[[TrainState], dict[str, float]] | None:
-    """A function from a state to the COCO numbers of its averaged weights."""
+def make_evaluation(run: Experiment) -> Evaluation | None:
+    """A function from variables to their COCO numbers on val; compiles once."""
     if run.val is None:
         return None
     predict = experiment.make_predict(run.settings, run.model, run.mesh)
@@ -154,23 +155,28 @@ def make_evaluation(run: Experiment) -> Callable[[TrainState], dict[str, float]]
     data = run.val
     truth = GroundTruth.from_source(data.source, data.keep)
 
-    def evaluation(state: TrainState) -> dict[str, float]:
+    def evaluation(variables: Any) -> dict[str, Any]:
         metrics, _ = evaluate.evaluate(
             predict,
-            state.ema,
+            variables,
             batches,
             data.source,
             data.keep,
             mesh=run.mesh,
             ground_truth=truth,
         )
-        return {k: v for k, v in metrics.items() if isinstance(v, float)}
+        return metrics
 
     return evaluation
 
 
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in metrics.items() if isinstance(v, float)}
+
+
 def finish(
     run: Experiment,
+    evaluation: Evaluation | None,
     workdir: Path,
     outcome: loop.Outcome,
     log: RunLog,
@@ -178,19 +184,10 @@ def finish(
 ) -> None:
     """Evaluate the best weights, draw the pictures, write the summary."""
     final: dict[str, Any] = {}
-    if run.val is not None:
+    if run.val is not None and evaluation is not None:
         # Not of the last state but of the checkpoint that is handed on.
         loaded = inference.load(workdir)
-        predict = experiment.make_predict(run.settings, run.model, run.mesh)
-        batches = experiment.make_eval_batches(run.settings, run.val)
-        final, _ = evaluate.evaluate(
-            predict,
-            loaded.variables,
-            batches,
-            run.val.source,
-            run.val.keep,
-            mesh=run.mesh,
-        )
+        final = evaluation(loaded.variables)
         print(f"\nbest weights (step {loaded.step}) on val:")
         print(format_table(final, run.val.source.class_names))
         if jax.process_index() == 0:
@@ -218,6 +215,11 @@ def finish(
     print("  summary.json, evaluation.json, metrics.csv, plots/curves.png")
     if run.val is not None:
         print("  plots/predictions.png: what the detector finds on val")
+    if outcome.book.boxes_cut:
+        print(
+            f"{outcome.book.boxes_cut:.0f} boxes found no room after augmentation: "
+            f"raise config.augment.max_boxes"
+        )
     if run.settings["message"]:
         print(f"\n{run.settings['message'].format(workdir=workdir)}")
 
