@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ class Loaded:
 def load(
     weights: str | Path, change: Callable[[dict[str, Any]], None] | None = None
 ) -> Loaded:
-    """Load a run's best weights, or those of one of its checkpoints.
+    """Load a run's best weights, those of one of its checkpoints, or a file's.
 
     Args:
-        weights: a working directory, or one checkpoint in it.
+        weights: a working directory, one checkpoint in it, or a PyTorch or
+            `.safetensors` file with a YOLOv5.
         change: alters the run's settings before the network is built.
 
     Raises:
@@ -53,6 +55,9 @@ def load(
     """
     saved, variables, step = checkpoint.load_weights(weights)
     chosen = settings.from_json(json.dumps(saved))
+    # Where it was trained there may have been more or fewer; the results are the same.
+    batch_size = math.gcd(chosen["batch_size"], chosen["evaluate"]["batch_size"])
+    chosen["devices"] = sharding.fitting_devices(chosen["devices"], batch_size)
     if change is not None:
         change(chosen)
     names, numbers = settings.read_classes(checkpoint.workdir_of(weights))

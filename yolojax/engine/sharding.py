@@ -31,6 +31,18 @@ def make_mesh(num_devices: int = 0) -> Mesh:
     return Mesh(np.asarray(devices[: num_devices or len(devices)]), (AXIS,))
 
 
+def fitting_devices(wanted: int, batch_size: int) -> int:
+    """The most devices, at most `wanted`, that are here and divide a batch evenly.
+
+    Args:
+        wanted: 0 for all.
+        batch_size: pictures.
+    """
+    here = jax.device_count()
+    most = min(wanted or here, here)
+    return max(n for n in range(1, most + 1) if batch_size % n == 0)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
