@@ -17,6 +17,7 @@ from yolojax import experiment
         ({"batch_size": 6, "devices": 4}, "batch_size 6.*4 devices.*Nearest: 8"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"devices": 64}, "config.devices is 64"),
+        ({"checkpoint__keep": 0}, "checkpoint.keep must be at least 1"),
         ({"dtype": "int8"}, "config.dtype must be one of.*'int8'"),
         ({"model__name": "yolov5z"}, "no model named 'yolov5z'.*Did you mean"),
         ({"model__wdth": 1}, "config.model has no argument 'wdth'"),

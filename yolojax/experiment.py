@@ -25,6 +25,7 @@ from yolojax.data.report import Report
 from yolojax.data.sources import SOURCES
 from yolojax.engine import evaluate, sharding
 from yolojax.engine.step import Augment, Step, init_state, make_train_step
+from yolojax.engine.warm_start import Start, first_variables
 from yolojax.losses.detection import scale_gains, yolov5_loss
 from yolojax.models.detector import MODELS, Model, build_model
 from yolojax.optim.build import Optimizer, build_optimizer
@@ -66,11 +67,11 @@ class Experiment:
     total_steps: int
     optimizer: Optimizer
     step: Step
+    start: Start
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on all devices."""
-        variables = self.model.init(self.settings["seed"])
-        state = init_state(variables, self.optimizer)
+        state = init_state(self.start.variables, self.optimizer)
         return sharding.put_replicated(state, self.mesh)
 
     def train_batches(self) -> Any:
@@ -357,6 +358,10 @@ def build(
     for key in ("batch_size", "epochs"):
         if settings[key] < 1:
             raise ValueError(f"config.{key} must be at least 1, not {settings[key]}")
+    if settings["checkpoint"]["keep"] < 1:
+        raise ValueError(
+            "config.checkpoint.keep must be at least 1: a run goes on from its latest"
+        )
     size = image_size_of(settings)
     make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
     make_augmentation(settings, 1)
@@ -375,6 +380,9 @@ def build(
         )
     make_loss(settings, model)
     make_optimizer(settings, model, 1)
+    start = first_variables(
+        model, seed=settings["seed"], workdir=workdir, **settings["init"]
+    )
     lookup.pick(CACHES, settings["data"]["cache"], "cache")
 
     def look(part: str, source: Any) -> Data:
@@ -407,4 +415,5 @@ def build(
         total_steps=total,
         optimizer=optimizer,
         step=step,
+        start=start,
     )
