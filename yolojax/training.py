@@ -119,6 +119,8 @@ def describe(run: Experiment) -> None:
         f"classes, {run.image_size[0]}x{run.image_size[1]} px, "
         f"{run.settings['dtype']}, {devices.size} {devices.flat[0].platform} device(s)"
     )
+    for note in run.start.notes:
+        print(note)
     for part, data in (("train", run.train), ("val", run.val)):
         if data is None:
             continue
@@ -212,9 +214,11 @@ def finish(
         }
     )
     print(f"\nfinished in {minutes:.1f} minutes. Results in {workdir}:")
-    print("  summary.json, evaluation.json, metrics.csv, plots/curves.png")
+    print("  summary.json, metrics.csv, plots/curves.png")
     if run.val is not None:
-        print("  plots/predictions.png: what the detector finds on val")
+        print("  evaluation.json")
+        if run.settings["log"]["pictures"]:
+            print("  plots/predictions.png: what the detector finds on val")
     if outcome.book.boxes_cut:
         print(
             f"{outcome.book.boxes_cut:.0f} boxes found no room after augmentation: "
