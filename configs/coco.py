@@ -30,6 +30,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model.name = f"yolov5{size}"
     c.model.num_classes = 80
 
+    c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
+
     c.data = ConfigDict()
     c.data.root = "data/coco"  # holds annotations and images
     c.data.train = ConfigDict(

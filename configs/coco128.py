@@ -25,6 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model.name = "yolov5n"
     c.model.num_classes = 80
 
+    c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
+
     c.data = ConfigDict()
     c.data.root = "data/coco128"  # holds data.yaml, images, labels
     c.data.train = ConfigDict(dict(source="yolo", yaml="data.yaml", split="train"))

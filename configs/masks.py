@@ -23,6 +23,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model.name = "yolov5n"
     c.model.num_classes = 3
 
+    c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
+
     c.data = ConfigDict()
     c.data.root = "data/masks"  # holds annotations, train2017, val2017
     c.data.train = ConfigDict(

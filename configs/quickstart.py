@@ -31,6 +31,8 @@ def get_config(variant: str = "") -> ConfigDict:
         ((27, 46), (27, 51), (34, 50)),
     )
 
+    c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
+
     c.data = ConfigDict()
     c.data.root = ""
     c.data.train = ConfigDict(

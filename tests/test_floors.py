@@ -19,7 +19,7 @@ FLOORS = [
     {"engine", "vis"},
     {"settings", "experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing"},
-    {"training"},
+    {"training", "converting"},
 ]
 ENTRIES = len(FLOORS)
 MODULES = sorted(ROOT.rglob("*.py"))

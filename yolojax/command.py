@@ -93,8 +93,8 @@ def _own_flags_help() -> str:
 
 
 _OWN_FLAGS = (
-    "config workdir weights source output conf iou image_size step index full".split()
-)
+    "config workdir weights to source output conf iou image_size step index full"
+).split()
 
 
 def _unknown_override(argv: Sequence[str]) -> str | None:

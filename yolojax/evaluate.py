@@ -3,10 +3,11 @@
     python -m yolojax.evaluate --workdir runs/x
     python -m yolojax.evaluate --workdir runs/bccd --split test
     python -m yolojax.evaluate --weights runs/x/checkpoints/1200 --config configs/x.py
+    python -m yolojax.evaluate --weights yolov5n.pt --config configs/coco128.py
 
-Without --config the run's own config is taken. Writes evaluation.json and
-predictions.json (COCO results format) into --output, by default the workdir, or with
---split its folder of that name.
+Without --config the run's own config is taken; a file has none. Writes
+evaluation.json and predictions.json (COCO results format) into --output, by default
+the workdir, or with --split its folder of that name; for a file runs/evaluate.
 """
 
 from pathlib import Path
@@ -16,7 +17,9 @@ from absl import flags
 from yolojax import command
 
 flags.DEFINE_string("workdir", None, "Directory of the run whose weights to evaluate.")
-flags.DEFINE_string("weights", None, "A workdir or one of its checkpoints.")
+flags.DEFINE_string(
+    "weights", None, "A workdir, one of its checkpoints, or a .pt or .safetensors file."
+)
 flags.DEFINE_string("split", None, "Another split of the same source, as test.")
 flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")
 flags.DEFINE_string("output", None, "Where the JSON files go.")
@@ -32,7 +35,12 @@ def main() -> int:
     weights = given.weights or given.workdir
     if not weights:
         raise ValueError("give --workdir or --weights")
-    output = Path(given.output or checkpoint.workdir_of(weights) / (given.split or ""))
+    folder = checkpoint.workdir_of(weights)
+    if folder.is_file():
+        folder = Path("runs", "evaluate")
+        if not given.config:
+            raise ValueError(f"{weights} says nothing about data: give --config")
+    output = Path(given.output or folder / (given.split or ""))
     changes = {"data.val.split": given.split, "data.root": given.data_root}
     if given.config:
         chosen = settings.complete(given.config.to_dict())

@@ -23,8 +23,10 @@ from yolojax.metrics.detection import format_table, jsonable
 from yolojax.models.detector import Model
 from yolojax.records import Detections, Example
 from yolojax.vis import draw, video
+from yolojax.weights.published import placeholder_names, read_published
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+Classes = tuple[tuple[str, ...], tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +55,12 @@ def load(
     Raises:
         ValueError: there are none, or they do not fit the settings.
     """
-    saved, variables, step = checkpoint.load_weights(weights)
-    chosen = settings.from_json(json.dumps(saved))
+    chosen, variables, step, (names, numbers) = _read(weights)
     # Where it was trained there may have been more or fewer; the results are the same.
     batch_size = math.gcd(chosen["batch_size"], chosen["evaluate"]["batch_size"])
     chosen["devices"] = sharding.fitting_devices(chosen["devices"], batch_size)
     if change is not None:
         change(chosen)
-    names, numbers = settings.read_classes(checkpoint.workdir_of(weights))
     model = experiment.make_model(chosen, names)
     shapes = jax.tree.map(lambda leaf: leaf.shape, model.shapes())
     if shapes != jax.tree.map(np.shape, variables):
@@ -74,6 +74,19 @@ def load(
         mesh=experiment.make_mesh(chosen),
         step=step,
     )
+
+
+def _read(weights: str | Path) -> tuple[dict[str, Any], dict[str, Any], int, Classes]:
+    """Settings, variables, step and classes of a run or of a file."""
+    if Path(weights).is_file():
+        found = read_published(weights)
+        numbers = tuple(range(len(found.class_names)))
+        chosen = settings.complete(found.settings)
+        return chosen, found.variables, 0, (found.class_names, numbers)
+    saved, variables, step = checkpoint.load_weights(weights)
+    chosen = settings.from_json(json.dumps(saved))
+    classes = settings.read_classes(checkpoint.workdir_of(weights))
+    return chosen, variables, step, classes
 
 
 def evaluate_detector(
@@ -90,6 +103,9 @@ def evaluate_detector(
         ValueError: no data, or data with other classes than the detector.
     """
     source = experiment.open_source(loaded.settings, "val")
+    if loaded.class_names == placeholder_names(len(source.class_names)):
+        # The weights do not say what their classes are called.
+        loaded = dataclasses.replace(loaded, class_names=source.class_names)
     if source.class_names != loaded.class_names:
         raise ValueError(
             f"the data have the classes {', '.join(source.class_names[:8])}, "

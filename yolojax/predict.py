@@ -13,7 +13,9 @@ from absl import flags
 
 from yolojax import command
 
-flags.DEFINE_string("weights", None, "A workdir or one of its checkpoints.")
+flags.DEFINE_string(
+    "weights", None, "A workdir, one of its checkpoints, or a .pt or .safetensors file."
+)
 flags.DEFINE_multi_string("source", None, "File, folder, pattern or list; repeatable.")
 flags.DEFINE_string("output", "runs/predict", "Where pictures and JSON go.")
 flags.DEFINE_float("conf", 0.25, "What is less sure is left out.", 0.0, 1.0)

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "devices": 0,
     "dtype": "float32",
     "model": {},
+    "init": {"weights": "", "skip": ()},
     "data": {
         "root": "",
         "train": {},
@@ -160,7 +161,9 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
     path = workdir / "config.json"
     text = json.dumps(settings, indent=1, sort_keys=True)
     if path.exists():
-        before, now = json.loads(path.read_text()), json.loads(text)
+        # A key that is newer than the run has its default.
+        before = json.loads(json.dumps(from_json(path.read_text())))
+        now = json.loads(text)
         free = ("epochs", "max_steps", "devices", "log", "message")
         differing = [
             key

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
@@ -180,6 +181,39 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
         state = manager.restore(step, args=restore)["state"]
     variables = jax.tree.map(np.asarray, state["ema"])
     return json.loads(config_file.read_text()), variables, step
+
+
+def has_checkpoint(workdir: str | Path) -> bool:
+    """Whether a finished checkpoint lies in the working directory."""
+    folder = Path(workdir) / FOLDER
+    # What is being written, or was cut off, has a longer name.
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def save_weights(workdir: str | Path, variables: dict[str, Any]) -> None:
+    """Write weights that were not trained here as the checkpoint of step 0.
+
+    `load_weights` reads it; there is no optimiser's state for a run to go on from.
+
+    Args:
+        workdir: the directory that gets `checkpoints/0/`.
+        variables: `params` and `batch_stats`.
+    """
+    arrays = jax.tree.map(jnp.asarray, variables)
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(
+        step=zero,
+        params=arrays["params"],
+        batch_stats=arrays["batch_stats"],
+        opt_state={},
+        ema=arrays,
+        ema_updates=zero,
+        skipped=zero,
+        skipped_in_a_row=zero,
+    )
+    checkpoints = Checkpoints(workdir, keep=1, asynchronous=False)
+    checkpoints.save(state, data={}, progress={"best_step": 0}, fitness=-1.0)
+    checkpoints.close()
 
 
 def workdir_of(path: str | Path) -> Path:

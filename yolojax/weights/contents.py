@@ -64,7 +64,7 @@ def contents_of(loaded: Any) -> Contents:
         state[name] = tensor.value
     return Contents(
         state=state,
-        class_names=_class_names(_attribute(holder, loaded, "names")),
+        class_names=clean_class_names(_attribute(holder, loaded, "names")),
         strides=_strides(_attribute(holder, loaded, "stride")),
         description=_description(_attribute(holder, loaded, "yaml")),
         kinds=tuple(kinds),
@@ -145,7 +145,7 @@ def _attribute(holder: Any, loaded: Any, name: str) -> Any:
     return None
 
 
-def _class_names(names: Any) -> tuple[str, ...] | None:
+def clean_class_names(names: Any) -> tuple[str, ...] | None:
     """Class names out of a list, or a dict by number; None for anything else."""
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):

@@ -78,11 +78,14 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
             missing.append(f"{name} ({path})")
             continue
         array = _to_ours(np.asarray(state[name]), path, len(shapes[path].shape))
-        if array.shape != shapes[path].shape:
-            expected = _to_theirs(np.empty(shapes[path].shape), path).shape
+        if array.shape == shapes[path].shape:
+            # Only now a copy: a wrong shape may be any size.
+            wide = np.float64 if array.dtype == np.float64 else np.float32
+            leaves[path] = np.ascontiguousarray(array.astype(wide))
+        else:
+            expected = _their_shape(shapes[path].shape, path)
             came = tuple(np.shape(state[name]))
             misshaped.append(f"{name} ({path}): expected {expected}, came {came}")
-        leaves[path] = array
     known = set(names.values())
     unused = [
         name
@@ -90,7 +93,7 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
         if name not in known and name.rpartition(".")[2] not in _NOT_PARAMETERS
     ]
     problems = [
-        _listed(kind, items)
+        listed(kind, items)
         for kind, items in (
             ("missing", missing),
             ("unused", unused),
@@ -183,14 +186,12 @@ def _inner(block: str, units: list[str], leaf: str) -> list[str]:
 
 def _to_ours(array: np.ndarray, path: str, rank: int) -> np.ndarray:
     """Out of published order: [o, i, h, w] to [h, w, i, o], or [i, o] for 1x1."""
-    if array.dtype != np.float64:
-        array = array.astype(np.float32)
     if not path.endswith("/kernel") or array.ndim != 4:
         return array
     array = array.transpose(2, 3, 1, 0)
     if rank == 2 and array.shape[:2] == (1, 1):
         array = array[0, 0]
-    return np.ascontiguousarray(array)
+    return array
 
 
 def _to_theirs(array: np.ndarray, path: str) -> np.ndarray:
@@ -202,6 +203,15 @@ def _to_theirs(array: np.ndarray, path: str) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
 
 
-def _listed(kind: str, items: list[str], limit: int = 20) -> str:
+def _their_shape(shape: tuple[int, ...], path: str) -> tuple[int, ...]:
+    """The shape that `_to_theirs` gives an array of ours."""
+    if not path.endswith("/kernel"):
+        return shape
+    height, width, inputs, outputs = (1, 1, *shape)[-4:]
+    return outputs, inputs, height, width
+
+
+def listed(kind: str, items: list[str], limit: int = 20) -> str:
+    """Up to `limit` of the items below a line that counts them."""
     more = f"\n  and {len(items) - limit} more" if len(items) > limit else ""
     return f"{kind} ({len(items)}):\n  " + "\n  ".join(items[:limit]) + more

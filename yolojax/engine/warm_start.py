@@ -1,0 +1,172 @@
+"""The variables that training starts from: fresh ones, or trained ones that fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from yolojax.engine import checkpoint
+from yolojax.models.detector import MODELS, Model, build_model
+from yolojax.trees import flatten, match_mask, unflatten
+from yolojax.weights.mapping import listed
+from yolojax.weights.published import read_published
+
+_HEAD = "params/head/"
+
+
+class Start(NamedTuple):
+    """Variables to start from, and what is worth saying about them."""
+
+    variables: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+class _Trained(NamedTuple):
+    name: str
+    variables: dict[str, Any]
+    anchors: np.ndarray | None
+
+
+def first_variables(
+    model: Model,
+    *,
+    seed: int,
+    weights: str = "",
+    skip: Sequence[str] = (),
+    workdir: Path | None = None,
+) -> Start:
+    """What training starts from.
+
+    Args:
+        model: the network to train.
+        seed: of the fresh values.
+        weights: a working directory, a checkpoint, a PyTorch or a `.safetensors` file;
+            empty: start from scratch.
+        skip: regular expressions; parameters and statistics whose path one of them is
+            found in, as in `head/level3/kernel`, keep their fresh values.
+        workdir: of the run; where a checkpoint lies in it, the run goes on from that,
+            and `weights` is not read.
+
+    Returns:
+        Variables, float32. A head that tells another number of classes apart stays
+        fresh as a whole, and the notes say so.
+
+    Raises:
+        ValueError: `weights` cannot be read, a pattern matches nothing, or the weights
+            do not fit otherwise; all misfits are listed.
+    """
+    fresh = model.init(seed)
+    if workdir is not None and checkpoint.has_checkpoint(workdir):
+        return Start(fresh, ())
+    if not weights:
+        if skip:
+            raise ValueError("config.init.skip is given without config.init.weights")
+        return Start(fresh, ())
+    trained = _read(weights)
+    wanted, given = flatten(fresh), flatten(trained.variables)
+    skipped = _skipped(fresh, skip)
+    notes = []
+    if head := _other_classes(model, wanted, given, skipped):
+        skipped |= {path for path in wanted if path.startswith(_HEAD)}
+        notes.append(head)
+    unused = [
+        path
+        for path in given
+        if path not in wanted
+        and not any(re.search(pattern, path.partition("/")[2]) for pattern in skip)
+    ]
+    _check_fit(model, trained, wanted, given, skipped, unused, weights)
+    taken = {
+        path: fresh if path in skipped else np.asarray(given[path], np.float32)
+        for path, fresh in wanted.items()
+    }
+    count = len(wanted) - len(skipped)
+    notes.insert(
+        0,
+        f"starting from {weights} ({trained.name}): {count} of {len(wanted)} arrays "
+        f"taken, {len(skipped)} fresh",
+    )
+    if trained.anchors is not None and not _same_anchors(trained.anchors, model):
+        notes.append(
+            "the weights were trained with other anchors: set config.model.anchors to "
+            f"{trained.anchors.tolist()} to keep them"
+        )
+    return Start(unflatten(taken), tuple(notes))
+
+
+def _read(weights: str) -> _Trained:
+    if Path(weights).is_file():
+        found = read_published(weights)
+        return _Trained(found.model.name, found.variables, found.model.anchors)
+    config, variables, _ = checkpoint.load_weights(weights)
+    arguments = {**config["model"], "num_classes": 1}
+    anchors = None
+    if arguments.get("name") in MODELS:
+        anchors = build_model(**arguments).anchors
+    return _Trained(arguments.get("name", "?"), variables, anchors)
+
+
+def _skipped(fresh: Mapping[str, Any], skip: Sequence[str]) -> set[str]:
+    """Full paths of what the patterns name; they look at paths without `params/`."""
+    names = {path.partition("/")[2]: path for path in flatten(fresh)}
+    mask = flatten(match_mask(unflatten(names), skip))
+    return {names[name] for name, matched in mask.items() if matched}
+
+
+def _other_classes(
+    model: Model,
+    wanted: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+    skipped: set[str],
+) -> str:
+    """A sentence if the heads differ in their outputs alone; otherwise nothing."""
+    head = [p for p in wanted if p.startswith(_HEAD) and p not in skipped]
+    if not head or not all(path in given for path in head):
+        return ""
+    shapes = [(np.shape(wanted[path]), np.shape(given[path])) for path in head]
+    if any(len(a) != len(b) or a[:-1] != b[:-1] for a, b in shapes):
+        return ""
+    ours, theirs = shapes[0][0][-1], shapes[0][1][-1]
+    if ours == theirs:
+        return ""
+    anchors = model.anchors.shape[1]
+    classes, rest = divmod(theirs, anchors)
+    there = f"{theirs} outputs" if rest or classes < 6 else f"{classes - 5} classes"
+    return (
+        f"the head is made anew: {there} in the weights, {model.num_classes} classes "
+        f"here"
+    )
+
+
+def _check_fit(
+    model: Model,
+    trained: _Trained,
+    wanted: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+    skipped: set[str],
+    unused: list[str],
+    weights: str,
+) -> None:
+    missing = [p for p in wanted if p not in given and p not in skipped]
+    misshaped = [
+        f"{p}: expected {np.shape(wanted[p])}, came {np.shape(given[p])}"
+        for p in wanted
+        if p in given and p not in skipped and np.shape(wanted[p]) != np.shape(given[p])
+    ]
+    kinds = (("missing", missing), ("unused", unused), ("mis-shaped", misshaped))
+    if problems := [listed(kind, items) for kind, items in kinds if items]:
+        raise ValueError(
+            f"the weights in {weights} ({trained.name}) do not fit {model.name} with "
+            f"{model.num_classes} classes; config.init.skip keeps parameters fresh:\n"
+            + "\n".join(problems)
+        )
+
+
+def _same_anchors(anchors: np.ndarray, model: Model) -> bool:
+    # Files in half precision have rounded them.
+    same_shape = anchors.shape == model.anchors.shape
+    return same_shape and np.allclose(anchors, model.anchors, rtol=2e-3)

@@ -1,0 +1,252 @@
+"""From a file of published weights to a detector: which one, and its variables."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolojax.models.detector import MODELS, Model, build_model
+from yolojax.trees import flatten
+from yolojax.weights.contents import Contents
+from yolojax.weights.mapping import from_state_dict, published_anchors, to_state_dict
+from yolojax.weights.pytorch import read_pytorch
+from yolojax.weights.safetensors import read_safetensors, write_safetensors
+
+_STEM = "model.0.conv.weight"
+# Number of the head in the published description, by levels.
+_HEADS = {3: 24, 4: 33}
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A detector out of a file.
+
+    Attributes:
+        model: the network.
+        arguments: what `build_model` takes for it, as `config.model` does.
+        variables: `params` and `batch_stats`, NumPy.
+        class_names: the file's, or `class0`, `class1`, ...
+        contents: what else the file holds.
+    """
+
+    model: Model
+    arguments: dict[str, Any]
+    variables: dict[str, Any]
+    class_names: tuple[str, ...]
+    contents: Contents
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """A config's keys for it; the size is the one of the published training."""
+        size = 20 * self.model.max_stride
+        return {"model": self.arguments, "image_size": (size, size)}
+
+
+def read_weights(path: str | Path) -> Contents:
+    """Names and arrays of a PyTorch or `.safetensors` file; its content says which.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no weights at {path}: there is no such file")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
+        return read_safetensors(path)
+    return read_pytorch(path)
+
+
+def read_published(path: str | Path) -> Published:
+    """The YOLOv5 (v6.0) that a file holds.
+
+    Args:
+        path: a PyTorch or `.safetensors` file with the original's names.
+
+    Raises:
+        ValueError: it cannot be read, or holds another network; the message says what
+            was found.
+    """
+    contents = read_weights(path)
+    state = _without_prefix(contents.state)
+    try:
+        arguments = infer_arguments(state, contents.description)
+        model = build_model(**arguments)
+        strides = contents.strides
+        if strides is not None and strides != model.strides:
+            raise ValueError(f"its strides are {strides}, not {model.strides}")
+        variables = jax.tree.map(np.float32, from_state_dict(model, state))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}\n{_found(contents)}") from error
+    names = contents.class_names
+    if names is None or len(names) != model.num_classes:
+        names = placeholder_names(model.num_classes)
+    return Published(model, arguments, variables, names, contents)
+
+
+def write_published(
+    path: str | Path,
+    model: Model,
+    variables: Mapping[str, Any],
+    class_names: Sequence[str],
+) -> None:
+    """Write a detector as a `.safetensors` state dict under the original's names.
+
+    `read_published` gives the same bits back; anchors are in cells, as in the
+    original.
+
+    Raises:
+        ValueError: `path` does not end in `.safetensors`.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path}: state dicts are written as .safetensors only")
+    state = to_state_dict(model, variables)
+    cells = model.anchors / np.asarray(model.strides, np.float32)[:, None, None]
+    state[f"model.{_HEADS[len(model.strides)]}.anchors"] = cells
+    about = {
+        "class_names": list(class_names),
+        "depth_multiple": model.spec.depth,
+        "width_multiple": model.spec.width,
+    }
+    write_safetensors(path, state, about)
+
+
+def placeholder_names(num_classes: int) -> tuple[str, ...]:
+    """What classes are called where a file does not say: `class0`, `class1`, ..."""
+    return tuple(f"class{number}" for number in range(num_classes))
+
+
+def infer_arguments(
+    state: Mapping[str, np.ndarray], description: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `build_model` takes for the network that the arrays are of.
+
+    Args:
+        state: arrays by the original's names.
+        description: the network's own description, or empty; `depth_multiple`,
+            `width_multiple` and `anchors` are used where the arrays leave a choice.
+
+    Raises:
+        ValueError: it is no YOLOv5 v6.0.
+    """
+    levels = [n for n, head in _HEADS.items() if f"model.{head}.m.0.weight" in state]
+    if len(levels) != 1 or _STEM not in state:
+        raise ValueError(
+            f"not a YOLOv5 v6.0 detector: it has no {_STEM} with a head at "
+            f"{' or '.join(f'model.{head}' for head in _HEADS.values())}"
+        )
+    base, changes = _variant(state, description, levels[0])
+    spec = MODELS[base][0]
+    anchors = published_anchors(state, spec.strides) or _described_anchors(description)
+    outputs = _outputs(state, f"model.{_HEADS[levels[0]]}.m.0.weight")
+    per_level = len(anchors[0]) if anchors else len(spec.anchors[0])
+    num_classes, rest = divmod(outputs, max(per_level, 1))
+    if rest or num_classes < 6:
+        raise ValueError(
+            f"its head has {outputs} outputs, which {per_level} anchors do not divide "
+            f"into a box, its confidence and classes"
+        )
+    arguments: dict[str, Any] = {"name": base, "num_classes": num_classes - 5}
+    if anchors is not None:
+        arguments["anchors"] = anchors
+    return arguments | changes
+
+
+def _variant(
+    state: Mapping[str, np.ndarray], description: Mapping[str, Any], levels: int
+) -> tuple[str, dict[str, float]]:
+    """The name of the published variant, and its width and depth if they are others."""
+    specs = {
+        name: spec for name, (spec, _) in MODELS.items() if len(spec.anchors) == levels
+    }
+    stages = [2 * i + 2 for i in range(len(next(iter(specs.values())).blocks))]
+    blocks = tuple(_count(state, f"model.{stage}.m.") for stage in stages)
+    features = tuple(
+        _outputs(state, name)
+        for name in (_STEM, *(f"model.{s}.cv3.conv.weight" for s in stages))
+    )
+    for name, spec in specs.items():
+        if (spec.stage_blocks, spec.stage_features) == (blocks, features):
+            return name, {}
+    name, spec = next(iter(specs.items()))
+    widths = _numbers(description, "width_multiple") + [
+        have / base for have, base in zip(features, spec.channels, strict=True)
+    ]
+    depths = _numbers(description, "depth_multiple") + [
+        have / base for have, base in zip(blocks, spec.blocks, strict=True)
+    ]
+    for width in widths:
+        for depth in depths:
+            changed = dataclasses.replace(spec, width=width, depth=depth)
+            if (changed.stage_blocks, changed.stage_features) == (blocks, features):
+                return name, {"width": width, "depth": depth}
+    raise ValueError(
+        f"no YOLOv5 v6.0 has {', '.join(map(str, features))} channels and "
+        f"{', '.join(map(str, blocks))} blocks in its stages"
+    )
+
+
+def _outputs(state: Mapping[str, np.ndarray], name: str) -> int:
+    """Channels that a convolution gives; 0 where there is none."""
+    return state[name].shape[0] if name in state and state[name].ndim == 4 else 0
+
+
+def _count(state: Mapping[str, np.ndarray], prefix: str) -> int:
+    """How many numbered parts there are below `prefix`."""
+    return len(
+        {
+            name.removeprefix(prefix).partition(".")[0]
+            for name in state
+            if name.startswith(prefix)
+        }
+    )
+
+
+def _numbers(description: Mapping[str, Any], key: str) -> list[float]:
+    value = description.get(key)
+    if isinstance(value, (int, float)) and 0 < value < 100:
+        return [float(value)]
+    return []
+
+
+def _described_anchors(description: Mapping[str, Any]) -> Any:
+    """Anchors in pixels as a YOLOv5 description lists them, flat rows; or None."""
+    rows = description.get("anchors")
+    if not isinstance(rows, (list, tuple)) or not rows:
+        return None
+    if not all(isinstance(row, (list, tuple)) for row in rows):
+        return None
+    if not all(isinstance(side, (int, float)) for row in rows for side in row):
+        return None
+    return tuple(tuple(zip(row[::2], row[1::2], strict=False)) for row in rows)
+
+
+def _without_prefix(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names from `model.` on, as where a wrapper put something before them."""
+    stems = [name for name in state if name.endswith(f".{_STEM}")]
+    if _STEM in state or len(stems) != 1:
+        return dict(state)
+    prefix = stems[0].removesuffix(_STEM)
+    return {name.removeprefix(prefix): array for name, array in state.items()}
+
+
+def _found(contents: Contents) -> str:
+    """What a file holds, for a message."""
+    names = list(contents.state)
+    shown = [f"{ascii(n)[1:-1][:80]} {contents.state[n].shape}" for n in names[:3]]
+    text = f"found: {len(names)} tensors ({', '.join(shown)}, ...)"
+    if contents.kinds:
+        text += f"; built from {ascii(', '.join(contents.kinds[:20]))[1:-1][:200]}"
+    return text
+
+
+def count_parameters(variables: Mapping[str, Any]) -> tuple[int, int]:
+    """How many trained numbers there are, and in how many arrays."""
+    leaves = flatten(variables["params"]).values()
+    return sum(int(np.size(leaf)) for leaf in leaves), len(leaves)
