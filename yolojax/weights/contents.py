@@ -13,7 +13,8 @@ from yolojax.weights.inert import NumpyArray, StandIn
 # Where training checkpoints keep their weights, best first.
 _PLACES = ("ema", "model", "state_dict", "model_state_dict", "module")
 _MAX_DEPTH = 64
-_MAX_TENSORS = 200_000
+# The largest published model has some 2,000.
+_MAX_TENSORS = 20_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,8 +97,11 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> Contents:
                 f"its entry {ascii(entry.filename)} states {entry.file_size} bytes, "
                 f"stored are {entry.compress_size} of a file of {file_size}"
             )
-    if sum(entry.file_size for entry in entries.values()) > file_size:
-        raise ValueError("its entries overlap: together they are larger than the file")
+    end = 0
+    for entry in sorted(entries.values(), key=lambda entry: entry.header_offset):
+        if entry.header_offset < end:
+            raise ValueError(f"its entry {ascii(entry.filename)} overlaps another one")
+        end = entry.header_offset + 30 + entry.file_size
     order = entries.get(f"{prefix}byteorder")
     if order is not None and order.file_size < 16:
         _check_order(archive.read(order).strip() != b"big")

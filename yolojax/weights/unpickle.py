@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickletools
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from yolojax.weights.containers import Call, checked_key, container_calls
@@ -62,8 +62,7 @@ class Machine:
 
     def _run(self, stream: Any) -> Any:
         start = stream.tell()
-        operations = pickletools.genops(stream)
-        for count, (opcode, argument, place) in enumerate(operations):
+        for count, (opcode, argument, place) in enumerate(_operations(stream)):
             if count >= MAX_OPERATIONS or (place or 0) - start > MAX_BYTES:
                 raise ValueError(
                     f"its pickle is larger than {MAX_OPERATIONS:,} operations or "
@@ -263,6 +262,14 @@ class Machine:
         self._copied += amount
         if self._copied > MAX_OPERATIONS:
             raise ValueError("its pickle copies the same values again and again")
+
+
+def _operations(stream: Any) -> Iterator[tuple[Any, Any, int | None]]:
+    """The pickle's operations with their arguments and places."""
+    try:
+        yield from pickletools.genops(stream)
+    except ValueError as error:
+        raise ValueError(f"its pickle is broken or cut off ({error})") from error
 
 
 def _checked_literal(value: Any) -> Any:
