@@ -81,7 +81,7 @@ def write_safetensors(
         about: JSON values that `read_safetensors` gives back as `description`.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
     text = json.dumps(about, sort_keys=True)
     save_file(arrays, Path(path), metadata={_KEY: text})
 
