@@ -158,7 +158,7 @@ def _check_fit(
         if p in given and p not in skipped and np.shape(wanted[p]) != np.shape(given[p])
     ]
     kinds = (("missing", missing), ("unused", unused), ("mis-shaped", misshaped))
-    if problems := [listed(kind, items) for kind, items in kinds if items]:
+    if problems := [listed(k, items, limit=len(items)) for k, items in kinds if items]:
         raise ValueError(
             f"the weights in {weights} ({trained.name}) do not fit {model.name} with "
             f"{model.num_classes} classes; config.init.skip keeps parameters fresh:\n"

@@ -1,0 +1,165 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.tiny import tiny_config
+from yolojax import experiment, settings
+from yolojax.engine import checkpoint
+from yolojax.engine.warm_start import first_variables
+from yolojax.models.detector import build_model
+from yolojax.trees import flatten
+from yolojax.weights.published import write_published
+
+
+def tiny(num_classes=10, **changes):
+    given = {"width": 0.125, "depth": 0.33} | changes
+    return build_model("yolov5n", num_classes=num_classes, **given)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return tiny().init(5)
+
+
+@pytest.fixture(scope="module")
+def file(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    write_published(path, tiny(), trained, [f"class{i}" for i in range(10)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def workdir(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    settings.write_config(tiny_config(), path)
+    settings.write_classes([f"{i}" for i in range(10)], range(10), path)
+    checkpoint.save_weights(path, trained)
+    return path
+
+
+def taken(found, trained):
+    """The paths whose values are the trained ones."""
+    found, trained = flatten(found), flatten(trained)
+    return {
+        path
+        for path, array in found.items()
+        if path in trained and np.array_equal(array, trained[path])
+    }
+
+
+def test_without_weights_it_starts_from_scratch():
+    start = first_variables(tiny(), seed=3)
+    assert taken(start.variables, tiny().init(3)) == set(flatten(start.variables))
+    assert start.notes == ()
+
+
+@pytest.mark.parametrize("kind", ["file", "workdir", "checkpoint"])
+def test_every_kind_of_weights_is_taken_whole(kind, file, workdir, trained):
+    places = {"file": file, "workdir": workdir, "checkpoint": workdir / "checkpoints/0"}
+    start = first_variables(tiny(), seed=3, weights=str(places[kind]))
+    assert taken(start.variables, trained) == set(flatten(trained))
+    (note,) = start.notes
+    count = len(flatten(trained))
+    assert f"(yolov5n): {count} of {count} arrays taken, 0 fresh" in note
+
+
+def test_what_is_skipped_keeps_its_fresh_values(file, trained):
+    start = first_variables(
+        tiny(), seed=3, weights=str(file), skip=("^head/", "backbone/stem")
+    )
+    # Norms start alike everywhere, so only kernels and the head's biases can differ.
+    fresh = set(flatten(trained)) - taken(start.variables, trained)
+    assert fresh == {"params/backbone/stem/conv/kernel"} | {
+        f"params/head/level{n}/{leaf}" for n in (3, 4, 5) for leaf in ("kernel", "bias")
+    }
+    assert taken(start.variables, tiny().init(3)) >= fresh
+    assert "11 fresh" in start.notes[0]
+
+
+def test_statistics_of_skipped_parts_stay_fresh_too(trained, tmp_path):
+    moved = {
+        "params": trained["params"],
+        "batch_stats": jax.tree.map(lambda a: a + 1, trained["batch_stats"]),
+    }
+    path = tmp_path / "w.safetensors"
+    write_published(path, tiny(), moved, ["x"] * 10)
+    start = first_variables(tiny(), seed=3, weights=str(path), skip=("^neck/",))
+    statistics = start.variables["batch_stats"]
+    assert all((a >= 1).all() for a in jax.tree.leaves(statistics["backbone"]))
+    for name, array in flatten(statistics["neck"]).items():
+        assert (array == (1 if name.endswith("var") else 0)).all()
+
+
+def test_a_head_for_other_classes_is_made_anew_and_said_so(file, trained):
+    model = tiny(num_classes=2)
+    start = first_variables(model, seed=3, weights=str(file))
+    same = taken(start.variables, trained)
+    assert same == {p for p in flatten(trained) if not p.startswith("params/head/")}
+    assert taken(start.variables["params"]["head"], model.init(3)["params"]["head"])
+    assert "made anew: 10 classes in the weights, 2 classes here" in start.notes[1]
+
+
+def test_other_anchors_are_pointed_out(file):
+    model = tiny(anchors=[[[1, 2], [3, 4], [5, 6]]] * 3)
+    notes = first_variables(model, seed=3, weights=str(file)).notes
+    assert any("set config.model.anchors to [[[10.0, 13.0]" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        ({"width": 0.25}, [r"mis-shaped \(\d+\):", r"expected \(6, 6, 3, 16\), came"]),
+        ({"depth": 0.67}, [r"missing \(\d+\):\n  params/backbone/stage\d/block\d"]),
+        ({"depth": 0.33, "num_classes": 3, "width": 0.25}, ["params/head/level3/ker"]),
+    ],
+)
+def test_other_misfits_are_one_error_that_lists_them(changes, messages, file):
+    for message in messages:
+        with pytest.raises(ValueError, match=message) as caught:
+            first_variables(tiny(**changes), seed=3, weights=str(file))
+        assert "config.init.skip keeps parameters fresh" in str(caught.value)
+
+
+def test_unused_arrays_are_named_unless_their_part_is_skipped(tmp_path, file):
+    deep = tiny(depth=0.67)
+    path = tmp_path / "w.safetensors"
+    write_published(path, deep, deep.init(0), ["x"] * 10)
+    with pytest.raises(ValueError, match=r"unused \(\d+\):"):
+        first_variables(tiny(), seed=3, weights=str(path))
+    skip = ("/stage", "top_down", "bottom_up")
+    assert first_variables(tiny(), seed=3, weights=str(path), skip=skip).notes
+
+
+def test_wrong_skips_and_files_are_named(file):
+    with pytest.raises(ValueError, match="'haed' matches no parameter; paths start wi"):
+        first_variables(tiny(), seed=3, weights=str(file), skip=("haed",))
+    with pytest.raises(ValueError, match="skip is given without config.init.weights"):
+        first_variables(tiny(), seed=3, skip=("^head/",))
+    with pytest.raises(ValueError, match="no weights at .*nothing"):
+        first_variables(tiny(), seed=3, weights="nothing")
+
+
+def test_a_run_that_goes_on_does_not_read_them(workdir):
+    start = first_variables(tiny(), seed=3, weights="gone.pt", workdir=workdir)
+    assert start.notes == ()
+
+
+def test_the_first_state_and_its_average_are_the_trained_weights(file, trained):
+    run = experiment.build(tiny_config(init__weights=str(file)))
+    state = run.initial_state()
+    for tree in (state.ema, {"params": state.params, "batch_stats": state.batch_stats}):
+        assert taken(jax.device_get(tree), trained) == set(flatten(trained))
+
+
+def test_an_older_run_without_the_key_still_goes_on(tmp_path):
+    chosen = tiny_config()
+    settings.write_config(chosen, tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del content["init"]
+    path.write_text(json.dumps(content))
+    settings.write_config(chosen, tmp_path)
+    with pytest.raises(ValueError, match="another config: init differ"):
+        settings.write_config(tiny_config(init__weights="x.pt"), tmp_path)
