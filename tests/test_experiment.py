@@ -15,7 +15,6 @@ from yolojax import experiment
         ({"image_size": (64, 65)}, r"\(64, 65\).* divisible by 32.*\(64, 64\)"),
         ({"image_size": (0,)}, "one or two positive integers"),
         ({"batch_size": 6, "devices": 4}, "batch_size 6.*4 devices.*Nearest: 8"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"devices": 64}, "config.devices is 64"),
         ({"checkpoint__keep": 0}, "checkpoint.keep must be at least 1"),
         ({"dtype": "int8"}, "config.dtype must be one of.*'int8'"),
@@ -77,3 +76,17 @@ def test_class_names_of_train_and_val_must_agree(tmp_path):
     val = {"source": "coco", "images": str(tmp_path), "annotations": str(annotations)}
     with pytest.raises(ValueError, match="val has cat; they must be the same"):
         experiment.build(tiny_config(data__val=val))
+
+
+def test_a_training_set_without_any_box_is_refused(tmp_path):
+    from yolojax.vis.draw import save_image
+
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    save_image(tmp_path / "images" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "labels" / "a.txt").write_text("")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    source = {"source": "yolo", "yaml": str(tmp_path / "data.yaml")}
+    changes = {"data__train": source, "data__val": {}, "model__num_classes": 0}
+    with pytest.raises(ValueError, match="no picture has a box"):
+        experiment.build(tiny_config(**changes))

@@ -23,6 +23,14 @@ def test_what_is_left_out_is_taken_from_the_defaults():
         ({"epochs": True}, "config.epochs must be a int"),
         ({"data": {"strict": 1}}, "config.data.strict must be a bool"),
         ({"ema": 3}, "config.ema must be a dict"),
+        ({"optim": {"learning_rate": -5.0}}, "learning_rate must be at least 0, not"),
+        (
+            {"evaluate": {"iou_threshold": 3}},
+            "iou_threshold must be from 0 to 1, not 3",
+        ),
+        ({"optim": {"momentum": float("nan")}}, "momentum must be from 0 to 1"),
+        ({"log": {"every_steps": 0}}, "every_steps must be at least 1"),
+        ({"max_steps": -1}, "config.max_steps must be at least 0"),
     ],
 )
 def test_wrong_keys_and_kinds_are_named(given, message):
@@ -62,5 +70,16 @@ def test_a_config_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
 def test_workdir_of_another_config_is_refused(tmp_path):
     settings.write_config(tiny_config(), tmp_path)
     settings.write_config(tiny_config(epochs=5), tmp_path)
-    with pytest.raises(ValueError, match="another config: seed differ"):
+    with pytest.raises(ValueError, match="another config: seed was 0, now 1"):
         settings.write_config(tiny_config(seed=1), tmp_path)
+
+
+def test_ranges_are_of_keys_that_exist():
+    def value(path):
+        node = settings.DEFAULTS
+        for key in path.split("."):
+            node = node[key]
+        return node
+
+    for path in settings.RANGES:
+        assert isinstance(value(path), int | float), path

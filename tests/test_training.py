@@ -182,22 +182,26 @@ def test_a_finished_run_can_be_evaluated_and_used(tmp_path, monkeypatch):
         json.loads((tmp_path / "out" / "predictions.json").read_text()), list
     )
     assert (tmp_path / "out" / "predictions.jpg").exists()
-    # Nothing is trained again.
+    # Nothing is trained again, and nothing written.
+    before = (tmp_path / "run" / "summary.json").read_text()
     done = run(tmp_path, "train", "--config", config, "--workdir", "run")
     assert done.returncode == 0, done.stderr
+    assert "is finished" in done.stdout
+    assert (tmp_path / "run" / "summary.json").read_text() == before
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (("--config.optm.lr=1",), "no key 'optm.lr'"),
+        (("--config.optim.lr=1",), "Keys there: optim.clip_norm"),
         (("--config.epochs=many",), "invalid literal"),
         (("--confg=1",), "Unknown command line flag 'confg'"),
         (("--config.image_size=(65, 64)",), "divisible by 32"),
         (("--config.batch_size=0",), "batch_size"),
         (("--config.model.num_classes=4",), "num_classes is 4"),
     ],
-    ids=["key", "value", "flag", "size", "batch", "classes"],
+    ids=["section", "key", "value", "flag", "size", "batch", "classes"],
 )
 def test_wrong_command_lines_end_in_one_message(tmp_path, arguments, message):
     config = write_config(tmp_path)
@@ -209,8 +213,13 @@ def test_wrong_command_lines_end_in_one_message(tmp_path, arguments, message):
 
 def test_missing_config_and_help(tmp_path):
     done = run(tmp_path, "train", "--config", "nothing.py", "--workdir", "run")
-    assert done.returncode == 2 and "nothing.py" in done.stderr
+    assert done.returncode == 2 and "no config file 'nothing.py'" in done.stderr
+    config = ROOT / "configs" / "coco.py"
+    done = run(tmp_path, "train", "--config", f"{config}:q", "--workdir", "run")
+    assert done.returncode == 2 and "no variant 'q'" in done.stderr
+    assert "Traceback" not in done.stderr
     for module in ("train", "evaluate", "predict", "check", "preview", "info"):
         done = run(tmp_path, module, "--help")
         assert done.returncode == 0
         assert f"python -m yolojax.{module}" in done.stdout
+        assert ("--config:" in done.stdout) == (module not in ("predict", "convert"))

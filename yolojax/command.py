@@ -6,6 +6,7 @@ import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -21,36 +22,42 @@ WRONG_USE = 2
 def define_config(*, required: bool = True) -> None:
     """Define `--config FILE[:variant]` and its overrides `--config.a.b=value`."""
     config_flags.DEFINE_config_file(
-        "config", None, "Config file, as configs/quickstart.py or configs/coco.py:n."
+        "config",
+        None,
+        "Config file, as configs/quickstart.py or configs/coco.py:n; override its keys "
+        "with --config.KEY=VALUE, as --config.optim.learning_rate=0.02.",
     )
     if required:
         flags.mark_flag_as_required("config")
 
 
-def run(main: Callable[[], int], *, usage: str | None) -> None:
+def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) -> None:
     """Parse the command line, call `main`, and exit with what it returns.
 
     A wrong flag, config key or value, and every `ValueError` that `main` raises,
-    ends in one message on stderr and exit code 2.
+    ends in one message on stderr and exit code 2; memory that does not suffice too.
 
     Args:
         main: the command; reads its flags from `FLAGS`.
         usage: the module's docstring, which `--help` prints before the flags.
+        rest: the repeatable flag that takes what stands without a flag, as the names
+            that a shell makes of a pattern.
     """
     absl_logging.set_verbosity(absl_logging.ERROR)
     if {"-h", "--help", "-help"} & set(sys.argv[1:]):
-        print((usage or "").strip())
-        print("\nFlags:\n")
-        print(FLAGS.module_help(sys.argv[0]) or _own_flags_help())
+        print(f"{(usage or '').strip()}\n\nFlags:\n{_flags_help()}")
         sys.exit(0)
     try:
+        _check_config_file(sys.argv)
         extra = FLAGS(sys.argv)[1:]
-        if extra:
+        if extra and rest:
+            FLAGS[rest].value = [*(FLAGS[rest].value or []), *extra]
+        elif extra:
             raise ValueError(f"do not know what to do with {' '.join(extra)!r}")
         _set_up_jax()
         code = main()
     except flags.Error as error:
-        _fail(str(error))
+        _fail(str(error).replace("flag --config=None: ", ""))
     except (AttributeError, KeyError):
         # config_flags reports an unknown key so; anything else is a defect of ours.
         message = _unknown_override(sys.argv)
@@ -60,9 +67,48 @@ def run(main: Callable[[], int], *, usage: str | None) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("YOLOJAX_TRACEBACK"):
             raise
-        _fail(f"{error}\n(YOLOJAX_TRACEBACK=1 shows where this was raised)")
+        _fail(str(error) + _hint_for_strangers(error))
+    except RuntimeError as error:
+        # jax's own error is a RuntimeError on every version.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail(
+            "the memory does not suffice. Lower config.batch_size or "
+            f"config.image_size, or take a smaller model\n{str(error)[:200]}"
+        )
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
     else:
         sys.exit(code)
+
+
+def _check_config_file(argv: Sequence[str]) -> None:
+    """Load the config file, whose own errors config_flags would hide.
+
+    Raises:
+        ValueError: there is no such file, or it refuses its variant.
+    """
+    path = _config_path(argv)
+    if path is None:
+        return
+    file = Path(path.partition(":")[0])
+    if not file.is_file():
+        near = sorted(str(p) for p in Path("configs").glob("*.py"))
+        choices = f" Choices: {', '.join(near)}" if near else ""
+        raise ValueError(f"no config file {str(file)!r}.{choices}")
+    _load_config(path)
+
+
+def _hint_for_strangers(error: BaseException) -> str:
+    """How to see more of an error that was not raised by our own checks."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    ours = str(Path(__file__).parent)
+    if frame is None or frame.tb_frame.f_code.co_filename.startswith(ours):
+        return ""
+    return "\n(YOLOJAX_TRACEBACK=1 shows where this was raised)"
 
 
 def _fail(message: str) -> None:
@@ -83,49 +129,58 @@ def _set_up_jax() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def _own_flags_help() -> str:
-    lines = []
-    for name in FLAGS:
-        flag = FLAGS[name]
-        if name in _OWN_FLAGS:
-            lines.append(f"  --{name}: {flag.help} (default: {flag.value})")
-    return "\n".join(lines)
-
-
-_OWN_FLAGS = (
-    "config workdir weights to source output conf iou image_size step index full"
-).split()
+def _flags_help() -> str:
+    """A line a flag of the command at hand."""
+    own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    shared = [FLAGS["config"]] if "config" in FLAGS else []
+    return "\n".join(
+        f"  --{flag.name}: {flag.help}"
+        + (f" (default: {flag.default})" if flag.default not in (None, "") else "")
+        for flag in [*shared, *own]
+    )
 
 
 def _unknown_override(argv: Sequence[str]) -> str | None:
     """A message that names the override which the config file does not have."""
-    given = [a for a in argv if a.startswith(("--config.", "-config."))]
-    if not given:
+    path = _config_path(argv)
+    if path is None:
         return None
-    for argument in given:
+    keys = _dotted(_load_config(path))
+    for argument in argv:
+        if not argument.startswith(("--config.", "-config.")):
+            continue
         key = argument.lstrip("-").split("=", 1)[0].removeprefix("config.")
-        keys = _keys_of_config(argv)
-        if key not in keys and not any(k.startswith(f"{key}.") for k in keys):
-            return (
-                f"the config has no key {key!r}.{hint(key, keys)} "
-                f"Keys: {', '.join(sorted(keys))}"
-            )
+        if key in keys or any(k.startswith(f"{key}.") for k in keys):
+            continue
+        section = key.rpartition(".")[0]
+        beside = [k for k in keys if k.rpartition(".")[0] == section]
+        if not beside:
+            beside = sorted({k.partition(".")[0] for k in keys})
+        return (
+            f"the config has no key {key!r}.{hint(key, beside)} "
+            f"Keys there: {', '.join(sorted(beside))}"
+        )
     return None
 
 
-def _keys_of_config(argv: Sequence[str]) -> list[str]:
-    """The dotted keys of the config file named on the command line."""
-    path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), None)
-    if path is None:
-        index = next(i for i, a in enumerate(argv) if a == "--config")
-        path = argv[index + 1]
+def _config_path(argv: Sequence[str]) -> str | None:
+    """What `--config` says, with its variant."""
+    for place, argument in enumerate(argv):
+        name, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            return value or next(iter(argv[place + 1 :]), None)
+    return None
+
+
+def _load_config(path: str) -> dict[str, Any]:
+    """The config of a file and variant, as nested dicts."""
     file, _, variant = path.partition(":")
     get_config = runpy.run_path(file)["get_config"]
-    config = get_config(variant) if variant else get_config()
-    return _dotted(config.to_dict())
+    return (get_config(variant) if variant else get_config()).to_dict()
 
 
 def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of nested dicts."""
     keys = []
     for key, value in tree.items():
         if isinstance(value, dict):

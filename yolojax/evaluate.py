@@ -7,7 +7,8 @@
 
 Without --config the run's own config is taken; a file has none. Writes
 evaluation.json and predictions.json (COCO results format) into --output, by default
-the workdir, or with --split its folder of that name; for a file runs/evaluate.
+the workdir; with --split, --config or one checkpoint a folder in it; for a file
+runs/evaluate.
 """
 
 from pathlib import Path
@@ -40,7 +41,10 @@ def main() -> int:
         folder = Path("runs", "evaluate")
         if not given.config:
             raise ValueError(f"{weights} says nothing about data: give --config")
-    output = Path(given.output or folder / (given.split or ""))
+    # The run's own results stay what its end wrote: only the plain call renews them.
+    plain = folder == Path(weights).resolve() and not given.config
+    name = "" if plain else f"evaluation_{Path(weights).resolve().name}"
+    output = Path(given.output or folder / (given.split or name))
     changes = {"data.val.split": given.split, "data.root": given.data_root}
     if given.config:
         chosen = settings.complete(given.config.to_dict())

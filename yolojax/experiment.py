@@ -355,13 +355,6 @@ def build(
         ValueError: anything wrong with the config or the data, before any compile.
     """
     settings = dict(settings)
-    for key in ("batch_size", "epochs"):
-        if settings[key] < 1:
-            raise ValueError(f"config.{key} must be at least 1, not {settings[key]}")
-    if settings["checkpoint"]["keep"] < 1:
-        raise ValueError(
-            "config.checkpoint.keep must be at least 1: a run goes on from its latest"
-        )
     size = image_size_of(settings)
     make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
     make_augmentation(settings, 1)
@@ -390,6 +383,11 @@ def build(
         return look_at_pictures(settings, source, cache_path=path, progress=progress)
 
     train = look("train", source)
+    if not any(len(source[i].labels) for i in train.keep.tolist()):
+        raise ValueError(
+            "config.data.train: no picture has a box, so there is nothing to learn. "
+            "Look at what was read: python -m yolojax.check"
+        )
     val = look("val", val_source) if val_source is not None else None
     steps_per_epoch = math.ceil(len(train.keep) / settings["batch_size"])
     total = settings["epochs"] * steps_per_epoch

@@ -16,7 +16,7 @@ from yolojax import command
 flags.DEFINE_string(
     "weights", None, "A workdir, one of its checkpoints, or a .pt or .safetensors file."
 )
-flags.DEFINE_multi_string("source", None, "File, folder, pattern or list; repeatable.")
+flags.DEFINE_multi_string("source", None, "File, folder, pattern or list; repeatable")
 flags.DEFINE_string("output", "runs/predict", "Where pictures and JSON go.")
 flags.DEFINE_float("conf", 0.25, "What is less sure is left out.", 0.0, 1.0)
 flags.DEFINE_float("iou", 0.45, "Overlap above which a box gives way.", 0.0, 1.0)
@@ -32,6 +32,8 @@ def main() -> int:
     from yolojax.engine.progress import counter
 
     given = command.FLAGS
+    if not given.weights or not given.source:
+        raise ValueError("give --weights and --source")
     report = Report()
     items = media.expand_sources(given.source, recursive=given.recursive, report=report)
     loaded = inference.load(given.weights, inference.settings_changes({"devices": 1}))
@@ -49,10 +51,10 @@ def main() -> int:
     report.merge(unread)
     if text := report.render():
         print(text)
-    print(f"{len(rows)} objects on {len(items)} files, drawn in {output}")
-    return 0
+    read = len(items) - sum(unread.counts.values())
+    print(f"{len(rows)} objects on {read} of {len(items)} files, drawn in {output}")
+    return 0 if read else 1
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["weights", "source"])
-    command.run(main, usage=__doc__)
+    command.run(main, usage=__doc__, rest="source")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yolojax import trees
 from yolojax.engine.log import replace_text
 from yolojax.lookup import hint
 
@@ -77,6 +78,50 @@ DEFAULTS: dict[str, Any] = {
     "early_stopping": {"patience": 0},
     "log": {"every_steps": 10, "tensorboard": True, "pictures": 16},
     "message": "",
+}
+
+
+# Smallest and largest sensible value of numbers; None: no limit on that side.
+RANGES: dict[str, tuple[float | None, float | None]] = {
+    "seed": (0, None),
+    "batch_size": (1, None),
+    "epochs": (1, None),
+    "max_steps": (0, None),
+    "devices": (0, None),
+    "data.max_boxes": (0, None),
+    "data.num_threads": (0, None),
+    "augment.max_boxes": (0, None),
+    "augment.close_mosaic_epochs": (0, None),
+    "loss.box": (0, None),
+    "loss.objectness": (0, None),
+    "loss.classes": (0, None),
+    "loss.anchor_ratio": (1, None),
+    "loss.label_smoothing": (0, 1),
+    "loss.focal_gamma": (0, None),
+    "optim.learning_rate": (0, None),
+    "optim.final_ratio": (0, None),
+    "optim.momentum": (0, 1),
+    "optim.weight_decay": (0, None),
+    "optim.warmup_epochs": (0, None),
+    "optim.warmup_min_steps": (0, None),
+    "optim.warmup_bias_rate": (0, None),
+    "optim.warmup_momentum": (0, 1),
+    "optim.clip_norm": (0, None),
+    "optim.nominal_batch": (1, None),
+    "ema.decay": (0, 1),
+    "ema.ramp": (0, None),
+    "evaluate.every_epochs": (0, None),
+    "evaluate.batch_size": (0, None),
+    "evaluate.score_threshold": (0, 1),
+    "evaluate.iou_threshold": (0, 1),
+    "evaluate.max_detections": (1, None),
+    "evaluate.max_candidates": (0, None),
+    "checkpoint.every_epochs": (0, None),
+    "checkpoint.every_steps": (0, None),
+    "checkpoint.keep": (1, None),
+    "early_stopping.patience": (0, None),
+    "log.every_steps": (1, None),
+    "log.pictures": (0, None),
 }
 
 
@@ -149,6 +194,12 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
             f"config.{path} must be a {type(default).__name__} (as {default!r}), "
             f"not {value!r}"
         )
+    low, high = RANGES.get(path, (None, None))
+    if (low is not None and not value >= low) or (
+        high is not None and not value <= high
+    ):
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"config.{path} must be {limits}, not {value}")
     return value
 
 
@@ -158,6 +209,8 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
     Raises:
         ValueError: the directory belongs to a run with another config.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir {workdir} is a file; give a directory")
     path = workdir / "config.json"
     text = json.dumps(settings, indent=1, sort_keys=True)
     if path.exists():
@@ -165,15 +218,19 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
         before = json.loads(json.dumps(from_json(path.read_text())))
         now = json.loads(text)
         free = ("epochs", "max_steps", "devices", "log", "message")
+        before, now = (
+            trees.flatten({k: v for k, v in tree.items() if k not in free})
+            for tree in (before, now)
+        )
         differing = [
-            key
+            f"{key.replace('/', '.')} was {before.get(key)}, now {now.get(key)}"
             for key in sorted(before.keys() | now.keys())
-            if key not in free and before.get(key) != now.get(key)
+            if before.get(key) != now.get(key)
         ]
         if differing:
             raise ValueError(
-                f"{workdir} holds a run with another config: {', '.join(differing)} "
-                f"differ. Use another --workdir, or remove this one"
+                f"{workdir} holds a run with another config: {'; '.join(differing)}. "
+                "Use another --workdir, or remove this one"
             )
     # In one step: a run that is killed here must be able to read it again.
     replace_text(path, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,7 +67,15 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     if restored is not None:
         state, book = restored.state, loop.Bookkeeping(**restored.progress)
         batches.set_state(restored.data)
+        if int(state.step) >= run.total_steps and (workdir / "summary.json").exists():
+            checkpoints.close()
+            batches.close()
+            print(
+                f"already finished; more epochs or another --workdir go on: {workdir}"
+            )
+            return 0
         print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
+    book_before = book.seconds
     start, writes = int(state.step), jax.process_index() == 0
     evaluation = make_evaluation(run)
     with (
@@ -101,10 +110,11 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         batches.close()
         if not outcome.finished:
             step = int(outcome.state.step)
-            print(f"stopped by signal {outcome.signal} at step {step}; saved. ")
+            name = signal.Signals(outcome.signal).name
+            print(f"stopped by {name} at step {step}; saved.")
             print("The same command goes on from there.")
             return 128 + outcome.signal
-        minutes = (time.monotonic() - began) / 60
+        minutes = (book_before + time.monotonic() - began) / 60
         finish(run, evaluation, workdir, outcome, log, minutes)
     return 0
 

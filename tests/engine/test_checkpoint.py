@@ -122,3 +122,18 @@ def test_missing_weights_are_named(tmp_path):
         checkpoint.load_weights(tmp_path / "nothing")
     with pytest.raises(ValueError, match="expected a working directory"):
         checkpoint.load_weights(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_one_message_that_names_the_others(tmp_path):
+    mesh = sharding.make_mesh(1)
+    save_all(tmp_path, mesh, [0.1, 0.5]).close()
+    for path in (tmp_path / "checkpoints" / "10" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:7])
+    message = r"checkpoint 10 .* cannot be read.*the others are \[0\]"
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load_weights(tmp_path)
+    again = checkpoint.Checkpoints(tmp_path, keep=2)
+    with pytest.raises(ValueError, match=message):
+        again.restore(make_state(mesh))
+    again.close()

@@ -7,8 +7,9 @@ are kept; writing is asynchronous, and a checkpoint that was cut off is never se
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,15 +112,18 @@ class Checkpoints:
         if step is None:
             return None
         target = jax.tree.map(_abstract, _to_dicts(like))
-        _check_same_arrays(self._manager.item_metadata(step)["state"], target, step)
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target),
-                data=ocp.args.JsonRestore(),
-                progress=ocp.args.JsonRestore(),
-            ),
-        )
+        with _reading(step, self._manager):
+            saved = dict(self._manager.item_metadata(step)["state"])
+        _check_same_arrays(saved, target, step)
+        with _reading(step, self._manager):
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target),
+                    data=ocp.args.JsonRestore(),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
         state = _from_dicts(found["state"], like)
         return Restored(state, found["data"], found["progress"])
 
@@ -165,22 +169,40 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
     ) as manager:
         steps = sorted(manager.all_steps())
         if not steps or (wanted is not None and wanted not in steps):
-            raise ValueError(f"no finished checkpoint in {folder}; steps: {steps}")
+            there = f"steps there: {steps}" if steps else "let the run save one first"
+            raise ValueError(
+                f"no finished checkpoint {wanted or ''} in {folder}; {there}"
+            )
         step = steps[-1] if wanted is None else wanted
         if wanted is None:
             restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
-            best = manager.restore(step, args=restore)["progress"].get("best_step")
+            with _reading(step, manager):
+                best = manager.restore(step, args=restore)["progress"].get("best_step")
             step = best if best in steps else step
-        metadata = manager.item_metadata(step)["state"]
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            dict(metadata),
-        )
-        restore = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        state = manager.restore(step, args=restore)["state"]
+        with _reading(step, manager):
+            target = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+                dict(manager.item_metadata(step)["state"]),
+            )
+            restore = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            state = manager.restore(step, args=restore)["state"]
     variables = jax.tree.map(np.asarray, state["ema"])
     return json.loads(config_file.read_text()), variables, step
+
+
+@contextlib.contextmanager
+def _reading(step: int, manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns what Orbax and its storage raise for damaged files into one message."""
+    try:
+        yield
+    except Exception as error:
+        others = [other for other in sorted(manager.all_steps()) if other != step]
+        raise ValueError(
+            f"checkpoint {step} in {manager.directory} cannot be read: its files are "
+            f"damaged or missing ({type(error).__name__}). Remove its folder to go on "
+            f"from another one; the others are {others or 'none'}"
+        ) from error
 
 
 def has_checkpoint(workdir: str | Path) -> bool:
@@ -261,7 +283,7 @@ def _check_same_arrays(saved: Any, target: Any, step: int) -> None:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
         return {jax.tree_util.keystr(path): tuple(x.shape) for path, x in leaves}
 
-    before, now = shapes(dict(saved)), shapes(target)
+    before, now = shapes(saved), shapes(target)
     if before == now:
         return
     differing = sorted(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,6 +57,7 @@ class Bookkeeping:
         best_step: its step.
         since_best: evaluations since then.
         boxes_cut: boxes that did not fit, over the whole run.
+        seconds: time spent in the loop, over all parts of the run.
         window: sums of the numbers since the last row of the log, and their count.
         best_metrics: numbers of the best evaluation.
     """
@@ -63,6 +66,7 @@ class Bookkeeping:
     best_step: int = 0
     since_best: int = 0
     boxes_cut: float = 0.0
+    seconds: float = 0.0
     window: dict[str, float] = dataclasses.field(default_factory=dict)
     best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -109,6 +113,8 @@ class Interruption:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
+        # Not `print`: the signal may have come in the midst of one.
+        os.write(2, b"\nstopping after this step and a save; once more stops at once\n")
 
 
 class NotFinite(ValueError):
@@ -162,6 +168,7 @@ def fit(
     pending: collections.deque[tuple[int, Any]] = collections.deque()
     bad = list(range(number + 1 - int(state.skipped_in_a_row), number + 1))
     clock = StepClock()
+    before, began = book.seconds, time.monotonic()
     stopped_early = plan.patience > 0 and book.since_best >= plan.patience
 
     def settle(most: int) -> None:
@@ -192,6 +199,7 @@ def fit(
             saved = plan.due(number, plan.save_every) or number == plan.total_steps
             if saved or evaluated or interruption.signal:
                 settle(0)
+                book.seconds = before + time.monotonic() - began
                 with clock.excluding():
                     _save(state, batches, checkpoints, book, log)
             if interruption.signal:

@@ -169,7 +169,12 @@ def _plot_losses(axis: Any, series: dict[str, Series]) -> None:
         if many:
             axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
         axis.plot(
-            steps, smoothed if many else values, color=colour, linewidth=1.8, label=name
+            steps,
+            smoothed if many else values,
+            color=colour,
+            linewidth=1.8,
+            marker="." if len(values) <= 5 else "",
+            label=name,
         )
     _log_if_wide(axis, series)
 
