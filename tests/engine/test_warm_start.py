@@ -161,5 +161,5 @@ def test_an_older_run_without_the_key_still_goes_on(tmp_path):
     del content["init"]
     path.write_text(json.dumps(content))
     settings.write_config(chosen, tmp_path)
-    with pytest.raises(ValueError, match="another config: init differ"):
+    with pytest.raises(ValueError, match="another config: init.weights was"):
         settings.write_config(tiny_config(init__weights="x.pt"), tmp_path)
