@@ -11,7 +11,7 @@ import yolojax
 
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
-    {"records", "trees", "lookup"},
+    {"records", "trees", "lookup", "files"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolojax import trees
-from yolojax.engine.log import replace_text
+from yolojax.files import replace_text
 from yolojax.lookup import hint
 
 # Sections whose keys are the arguments of a component, and are checked there.

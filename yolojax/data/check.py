@@ -6,7 +6,6 @@ import collections
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from yolojax.data.decode import ImageError, decode_image, image_size
 from yolojax.data.report import Report
 from yolojax.data.sources.base import Source
+from yolojax.files import replace_text
 
 # Goes up when `decode_image` changes its mind about what can be read.
 CACHE_FORMAT = "yolojax scan 1"
@@ -212,19 +212,8 @@ def _load_cache(path: str | Path | None) -> dict[str, _Finding]:
 
 
 def _save_cache(path: str | Path, findings: dict[str, _Finding]) -> None:
-    """Write beside, then rename: a scan that is killed leaves the old file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            json.dump({"format": CACHE_FORMAT, "pictures": findings}, file)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    """In one step: a scan that is killed leaves the old file."""
+    replace_text(Path(path), json.dumps({"format": CACHE_FORMAT, "pictures": findings}))
 
 
 def summary(source: Source, keep: Sequence[int] | np.ndarray) -> str:

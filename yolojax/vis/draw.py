@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from yolojax.files import replace_file
 from yolojax.vis import text as text_of
 from yolojax.vis.palette import class_colour, text_colour
 
@@ -311,18 +311,3 @@ def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
         )
     replace_file(path, encoded.tobytes())
     return path
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path`, then puts it in its place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes files that only their owner can read.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from yolojax.vis.draw import replace_file
+from yolojax.files import replace_file
 from yolojax.vis.palette import class_colour
 from yolojax.vis.text import class_title
 
