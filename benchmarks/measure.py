@@ -90,9 +90,10 @@ def make_case(
         name=f"{model_name} {size} px batch {batch_size} {dtype}",
         chosen=chosen,
         full=full,
-        bare=jax.jit(bare, donate_argnums=0),
+        bare=jax.jit(bare, donate_argnums=0, out_shardings=sharding.replicated(mesh)),
         state=state,
-        bare_state=(params, stats, sgd.init(params)),
+        # On the mesh from the start, or the second call would compile again.
+        bare_state=sharding.put_replicated((params, stats, sgd.init(params)), mesh),
         batch=batch,
         pictures=batch.image.astype(jnp.float32) / 255,
     )
