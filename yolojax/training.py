@@ -70,9 +70,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         if int(state.step) >= run.total_steps and (workdir / "summary.json").exists():
             checkpoints.close()
             batches.close()
-            print(
-                f"already finished; more epochs or another --workdir go on: {workdir}"
-            )
+            print(f"{workdir} is finished; for more, raise config.epochs")
             return 0
         print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
     book_before = book.seconds
