@@ -30,6 +30,7 @@ from yolojax.losses.detection import scale_gains, yolov5_loss
 from yolojax.models.detector import MODELS, Model, build_model
 from yolojax.optim.build import Optimizer, build_optimizer
 from yolojax.records import TrainState
+from yolojax.settings import mosaic_steps
 
 # Arguments of sources that are paths, taken relative to `data.root`.
 PATHS = ("yaml", "images", "annotations", "root")
@@ -284,7 +285,6 @@ def make_step(
 ) -> tuple[Step, Optimizer]:
     """The jitted training step of the config, and its optimiser."""
     optimizer = make_optimizer(settings, model, steps_per_epoch)
-    closed = settings["augment"]["close_mosaic_epochs"]
     step = make_train_step(
         apply=model.apply,
         loss=make_loss(settings, model),
@@ -292,7 +292,7 @@ def make_step(
         augment=make_augmentation(settings, max_boxes),
         ema_decay=settings["ema"]["decay"],
         ema_ramp=settings["ema"]["ramp"],
-        mosaic_steps=(settings["epochs"] - closed) * steps_per_epoch,
+        mosaic_steps=mosaic_steps(settings, steps_per_epoch),
         seed=settings["seed"],
     )
     replicated = sharding.replicated(mesh)

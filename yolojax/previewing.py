@@ -11,6 +11,7 @@ import numpy as np
 
 from yolojax import experiment
 from yolojax.engine import sharding
+from yolojax.settings import mosaic_steps
 from yolojax.vis import draw
 from yolojax.vis.cells import draw_cell
 
@@ -35,8 +36,7 @@ def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
     batch = sharding.put_batch(next(batches), run.mesh)
     batches.close()
     augment = experiment.make_augmentation(settings, run.max_boxes)
-    closed = settings["augment"]["close_mosaic_epochs"]
-    mosaic_on = step < (settings["epochs"] - closed) * run.steps_per_epoch
+    mosaic_on = step < mosaic_steps(settings, run.steps_per_epoch)
     key = jax.random.fold_in(jax.random.key(settings["seed"]), step)
     shown, cut = jax.jit(augment)(key, batch, mosaic_on=mosaic_on)
     shown = jax.device_get(shown)

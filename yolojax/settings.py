@@ -141,6 +141,12 @@ def from_json(text: str) -> dict[str, Any]:
     return complete(_tuples(json.loads(text)))
 
 
+def mosaic_steps(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """The step from which mosaic and mixing are off."""
+    closed = settings["augment"]["close_mosaic_epochs"]
+    return (settings["epochs"] - closed) * steps_per_epoch
+
+
 def _tuples(value: Any) -> Any:
     """JSON has no tuples: lists become tuples again."""
     if isinstance(value, list):
