@@ -96,6 +96,15 @@ class GroundTruth:
             areas=joined("areas", np.float64),
         )
 
+    @property
+    def distinct_names(self) -> list[str]:
+        """The class names; those that occur twice with their category id."""
+        names = self.class_names
+        return [
+            name if names.count(name) == 1 else f"{name} ({category_id})"
+            for name, category_id in zip(names, self.category_ids, strict=True)
+        ]
+
 
 def coco_metrics(
     ground_truth: GroundTruth, detections: Sequence[Mapping[str, Any]]
@@ -118,7 +127,7 @@ def coco_metrics(
     Raises:
         ValueError: a detection is of a picture or class that the labels do not have.
     """
-    _check_known(ground_truth, detections)
+    check_known(ground_truth, detections)
     num_classes = len(ground_truth.category_ids)
     precision, recall = _tables(ground_truth, detections)
 
@@ -130,7 +139,7 @@ def coco_metrics(
     boxes_of = np.bincount(
         ground_truth.labels[~ground_truth.crowd], minlength=num_classes
     )
-    names = _distinct_names(ground_truth)
+    names = ground_truth.distinct_names
     return {
         "mAP50_95": average_precision(),
         "mAP50": average_precision(iou=0),
@@ -176,8 +185,11 @@ def format_table(
 ) -> str:
     """The metrics as text: the COCO table, then one line a class.
 
+    Where there are numbers by other rules, a table of those follows, a line a class
+    and one of their means.
+
     Args:
-        metrics: from `coco_metrics`.
+        metrics: from `coco_metrics`; `published`, if any, from `published_metrics`.
         class_names: the classes to list, in this order; all of them by default, or
             where one is not in the metrics.
 
@@ -200,6 +212,7 @@ def format_table(
         values = per_class[name]
         numbers = [_number(values[column]) for column in columns]
         classes.append([name, str(values["num_boxes"]), *numbers])
+    others = metrics.get("published")
     return "\n".join(
         [
             f"{counts['images']} pictures, {counts['boxes']} boxes, "
@@ -208,8 +221,37 @@ def format_table(
             *_aligned(summary, "<<<>>"),
             "",
             *_aligned(classes, "<>>>>>"),
+            *(_published_table(others, listed, counts["boxes"]) if others else ()),
         ]
     )
+
+
+def _published_table(
+    published: Mapping[str, Any], listed: Sequence[str], num_boxes: int
+) -> list[str]:
+    columns = {
+        "P": "precision",
+        "R": "recall",
+        "F1": "f1",
+        "AP50": "AP50",
+        "AP50-95": "AP50_95",
+        "VOC07 AP50": "voc07_AP50",
+    }
+    means = {key: published[key.replace("AP", "mAP")] for key in columns.values()}
+    rows = [["class", "boxes", *columns]]
+    for name, values in (
+        ("all", means | {"num_boxes": num_boxes}),
+        *((name, published["per_class"][name]) for name in listed),
+    ):
+        numbers = [_number(values[key]) for key in columns.values()]
+        rows.append([name, str(values["num_boxes"]), *numbers])
+    return [
+        "",
+        "by the rules of YOLOv5 and VOC-2007; P, R and F1 at confidence "
+        f"{_number(published['confidence'])}, where the mean F1 is largest",
+        "",
+        *_aligned(rows, "<" + ">" * (len(columns) + 1)),
+    ]
 
 
 def _aligned(rows: list[list[str]], sides: str) -> list[str]:
@@ -306,15 +348,6 @@ def _mean(table: np.ndarray) -> float:
     return float(np.mean(defined)) if defined.size else math.nan
 
 
-def _distinct_names(truth: GroundTruth) -> list[str]:
-    """The class names; those that occur twice with their category id."""
-    names = truth.class_names
-    return [
-        name if names.count(name) == 1 else f"{name} ({category_id})"
-        for name, category_id in zip(names, truth.category_ids, strict=True)
-    ]
-
-
 def _check_unique(ids: np.ndarray, things: str, kind: str) -> None:
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
@@ -324,7 +357,12 @@ def _check_unique(ids: np.ndarray, things: str, kind: str) -> None:
         )
 
 
-def _check_known(truth: GroundTruth, detections: Sequence[Mapping[str, Any]]) -> None:
+def check_known(truth: GroundTruth, detections: Sequence[Mapping[str, Any]]) -> None:
+    """Check that every detection is of a picture and a class of the truth.
+
+    Raises:
+        ValueError: one is not.
+    """
     for key, known in (
         ("image_id", set(truth.image_ids.tolist())),
         ("category_id", set(truth.category_ids)),
