@@ -65,6 +65,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.loss.label_smoothing = 0.0
     c.loss.focal_gamma = 0.0
     c.loss.scale_gains = True  # by levels, classes and image size, as published
+    c.loss.arguments = ConfigDict()  # of the loss itself
 
     c.optim = ConfigDict()
     c.optim.name = "sgd"

@@ -11,7 +11,7 @@ from yolojax import command
 
 def main() -> int:
     """Check as the flags say."""
-    from yolojax import experiment, settings
+    from yolojax import datasets, experiment, settings
     from yolojax.data import check
     from yolojax.engine.progress import counter
 
@@ -19,11 +19,11 @@ def main() -> int:
     # The report is what was asked for, not an error.
     chosen["data"]["strict"] = False
     parts = [part for part in ("train", "val") if chosen["data"][part]]
-    sources = {part: experiment.open_source(chosen, part) for part in parts}
+    sources = {part: datasets.open_source(chosen, part) for part in parts}
     problems = 0
     for part, source in sources.items():
         with counter(f"pictures of {part}") as progress:
-            data = experiment.look_at_pictures(chosen, source, progress=progress)
+            data = datasets.look_at_pictures(chosen, source, progress=progress)
         problems += sum(data.report.counts.values())
         print(f"== {part} ==\n{check.summary(data.source, data.keep)}\n")
         print(data.report.render() or "nothing is wrong", end="\n\n")

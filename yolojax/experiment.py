@@ -7,50 +7,44 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from yolojax import lookup
+from yolojax import datasets, lookup
 from yolojax.augment.policy import make_augment
 from yolojax.data import check, pipeline
 from yolojax.data.cache import CACHES
-from yolojax.data.report import Report
-from yolojax.data.sources import SOURCES
+from yolojax.datasets import Data
 from yolojax.engine import evaluate, sharding
 from yolojax.engine.step import Augment, Step, init_state, make_train_step
 from yolojax.engine.warm_start import Start, first_variables
 from yolojax.losses.detection import scale_gains, yolov5_loss
-from yolojax.models.detector import MODELS, Model, build_model
+from yolojax.models.detector import MODELS, build_model
+from yolojax.models.model import Model
 from yolojax.optim.build import Optimizer, build_optimizer
 from yolojax.records import TrainState
 from yolojax.settings import mosaic_steps
 
-# Arguments of sources that are paths, taken relative to `data.root`.
-PATHS = ("yaml", "images", "annotations", "root")
-LOSSES = {"yolov5": yolov5_loss}
+# What every loss takes besides keyword arguments.
+ARRAYS = ("maps", "boxes", "labels", "valid")
+
+
+class LossEntry(NamedTuple):
+    """A loss, which kinds of `Decoding.sizes` it is for, and whether gains scale."""
+
+    function: Callable[..., Any]
+    sizes: tuple[str, ...]
+    scaled: bool
+
+
+LOSSES = {"yolov5": LossEntry(yolov5_loss, ("square",), True)}
 DTYPES = ("float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """One part of a data set, read and checked.
-
-    Attributes:
-        source: an entry of `SOURCES`.
-        keep: int64 indices of the pictures that can be read.
-        report: what is wrong with it.
-    """
-
-    source: Any
-    keep: np.ndarray
-    report: Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,86 +80,10 @@ class Experiment:
             max_boxes=self.max_boxes,
             seed=self.settings["seed"],
             steps_per_epoch=self.steps_per_epoch,
-            num_threads=num_threads(self.settings),
+            num_threads=datasets.num_threads(self.settings),
             cache=data["cache"],
             shard=(jax.process_index(), jax.process_count()),
         )
-
-
-def num_threads(settings: Mapping[str, Any]) -> int:
-    """The number of threads that decode; 0 in the config takes one a core."""
-    return settings["data"]["num_threads"] or (os.cpu_count() or 2)
-
-
-def image_size_of(settings: Mapping[str, Any]) -> tuple[int, int]:
-    """The (height, width) that the network sees.
-
-    Raises:
-        ValueError: not one or two positive numbers.
-    """
-    size = settings["image_size"]
-    fine = all(isinstance(side, int) and side > 0 for side in size)
-    if len(size) not in (1, 2) or not fine:
-        raise ValueError(
-            f"config.image_size must be one or two positive integers (height, width), "
-            f"not {size}"
-        )
-    return int(size[0]), int(size[-1])
-
-
-def open_source(settings: Mapping[str, Any], part: str) -> Any:
-    """Read the labels of `data.train` or `data.val`.
-
-    Raises:
-        ValueError: a wrong name, argument or path, or an empty data set.
-    """
-    arguments = dict(settings["data"][part])
-    where = f"config.data.{part}"
-    if "source" not in arguments:
-        raise ValueError(
-            f"{where} needs source=...; choices: {', '.join(sorted(SOURCES))}"
-        )
-    name = arguments.pop("source")
-    source_class = lookup.pick(SOURCES, name, "source")
-    lookup.check_arguments(source_class, arguments, f"{where} (source {name!r})")
-    root = settings["data"]["root"]
-    for key in PATHS:
-        if root and isinstance(arguments.get(key), str):
-            arguments[key] = os.path.join(root, arguments[key])
-    return source_class(**arguments)
-
-
-def look_at_pictures(
-    settings: Mapping[str, Any],
-    source: Any,
-    *,
-    cache_path: Path | None = None,
-    progress: Any = None,
-) -> Data:
-    """Read every picture of a source; leave out what cannot be read.
-
-    Args:
-        settings: a complete config.
-        source: from `open_source`.
-        cache_path: where to remember what was read of which file.
-        progress: `progress(done, total)`, called now and then.
-
-    Raises:
-        ValueError: no picture can be read, or, with `data.strict`, there is anything
-            to report.
-    """
-    report = Report()
-    report.merge(source.report)
-    found, keep = check.scan(
-        source,
-        num_threads=num_threads(settings),
-        cache_path=cache_path,
-        progress=progress,
-    )
-    report.merge(found)
-    if settings["data"]["strict"]:
-        report.raise_if_any()
-    return Data(source, keep, report)
 
 
 def make_model(
@@ -179,8 +97,11 @@ def make_model(
     """
     arguments = dict(settings["model"])
     name = arguments.pop("name", "")
-    lookup.pick(MODELS, name, "model")
-    lookup.check_arguments(build_model, arguments, "config.model")
+    lookup.check_arguments(
+        lookup.pick(MODELS, name, "model"),
+        {"num_classes": 0} | arguments,
+        "config.model",
+    )
     num_classes = arguments.pop("num_classes", 0)
     found = len(class_names) if class_names else 0
     if class_names and num_classes not in (0, found):
@@ -198,7 +119,7 @@ def make_model(
         name, num_classes=num_classes or found, dtype=settings["dtype"], **arguments
     )
     stride = model.max_stride
-    size = image_size_of(settings)
+    size = datasets.image_size_of(settings)
     if any(side % stride for side in size):
         near = tuple(max(stride, round(side / stride) * stride) for side in size)
         raise ValueError(
@@ -230,33 +151,53 @@ def make_mesh(settings: Mapping[str, Any]) -> Mesh:
 
 
 def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
-    """The loss `f(maps, boxes, labels, valid)` of the config."""
+    """The loss `f(maps, boxes, labels, valid)` of the config.
+
+    Raises:
+        ValueError: an unknown loss or argument, or a loss for heads of another kind
+            than the model's.
+    """
     chosen = settings["loss"]
-    function = lookup.pick(LOSSES, chosen["name"], "loss")
-    if chosen["scale_gains"]:
-        gains = scale_gains(
+    entry = lookup.pick(LOSSES, chosen["name"], "loss")
+    arguments = {
+        "anchors": model.anchors,
+        "strides": model.strides,
+        "scales": model.decoding.scales,
+        "sizes": model.decoding.sizes,
+        "priors": model.priors,
+        "anchor_ratio": chosen["anchor_ratio"],
+        "label_smoothing": chosen["label_smoothing"],
+        "focal_gamma": chosen["focal_gamma"],
+        "box_gain": chosen["box"],
+        "objectness_gain": chosen["objectness"],
+        "class_gain": chosen["classes"],
+    }
+    known = inspect.signature(entry.function).parameters
+    own = [name for name in known if name not in (*arguments, *ARRAYS)]
+    for name in chosen["arguments"]:
+        if name not in own:
+            raise ValueError(
+                f"config.loss.arguments: loss {chosen['name']!r} has no {name!r}."
+                f"{lookup.hint(name, own)} Choices: {', '.join(own)}"
+            )
+    if model.decoding.sizes not in entry.sizes:
+        fitting = [n for n, e in LOSSES.items() if model.decoding.sizes in e.sizes]
+        raise ValueError(
+            f"loss {chosen['name']!r} is for other heads than that of {model.name}, "
+            f"whose sizes are {model.decoding.sizes}. Set config.loss.name to "
+            f"{' or '.join(fitting)}"
+        )
+    if chosen["scale_gains"] and entry.scaled:
+        arguments |= scale_gains(
             box=chosen["box"],
             objectness=chosen["objectness"],
             classes=chosen["classes"],
             num_levels=len(model.strides),
             num_classes=model.num_classes,
-            image_size=image_size_of(settings),
+            image_size=datasets.image_size_of(settings),
         )
-    else:
-        gains = {
-            "box_gain": chosen["box"],
-            "objectness_gain": chosen["objectness"],
-            "class_gain": chosen["classes"],
-        }
-    return functools.partial(
-        function,
-        anchors=model.anchors,
-        strides=model.strides,
-        anchor_ratio=chosen["anchor_ratio"],
-        label_smoothing=chosen["label_smoothing"],
-        focal_gamma=chosen["focal_gamma"],
-        **gains,
-    )
+    arguments = {name: value for name, value in arguments.items() if name in known}
+    return functools.partial(entry.function, **arguments, **chosen["arguments"])
 
 
 def make_augmentation(settings: Mapping[str, Any], max_boxes: int) -> Augment:
@@ -270,7 +211,7 @@ def make_augmentation(settings: Mapping[str, Any], max_boxes: int) -> Augment:
     chosen = settings["augment"]
     return make_augment(
         chosen["policy"],
-        image_size=image_size_of(settings),
+        image_size=datasets.image_size_of(settings),
         max_boxes=chosen["max_boxes"] or 2 * max_boxes,
     )
 
@@ -329,18 +270,6 @@ def make_predict(settings: Mapping[str, Any], model: Model, mesh: Mesh) -> Any:
     return evaluate.make_predict_step(model, mesh, **arguments)
 
 
-def make_eval_batches(settings: Mapping[str, Any], data: Data) -> Any:
-    """The batches of one pass over a data set, letterboxed."""
-    return pipeline.make_eval_batches(
-        data.source,
-        data.keep,
-        image_size=image_size_of(settings),
-        batch_size=settings["evaluate"]["batch_size"] or settings["batch_size"],
-        num_threads=num_threads(settings),
-        shard=(jax.process_index(), jax.process_count()),
-    )
-
-
 def build(
     settings: Mapping[str, Any], *, workdir: Path | None = None, progress: Any = None
 ) -> Experiment:
@@ -355,14 +284,16 @@ def build(
         ValueError: anything wrong with the config or the data, before any compile.
     """
     settings = dict(settings)
-    size = image_size_of(settings)
+    size = datasets.image_size_of(settings)
     make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
     make_augmentation(settings, 1)
     mesh = make_mesh(settings)
 
     # Labels first, pictures last: what takes long comes after all checks.
-    source = open_source(settings, "train")
-    val_source = open_source(settings, "val") if settings["data"]["val"] else None
+    source = datasets.open_source(settings, "train")
+    val_source = (
+        datasets.open_source(settings, "val") if settings["data"]["val"] else None
+    )
     model = make_model(settings, source.class_names)
     if val_source is None and settings["early_stopping"]["patience"]:
         raise ValueError("config.early_stopping.patience needs config.data.val")
@@ -380,7 +311,9 @@ def build(
 
     def look(part: str, source: Any) -> Data:
         path = workdir / f"scan_{part}.json" if workdir else None
-        return look_at_pictures(settings, source, cache_path=path, progress=progress)
+        return datasets.look_at_pictures(
+            settings, source, cache_path=path, progress=progress
+        )
 
     train = look("train", source)
     if not any(len(source[i].labels) for i in train.keep.tolist()):

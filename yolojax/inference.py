@@ -14,13 +14,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolojax import experiment, settings
+from yolojax import datasets, experiment, settings
 from yolojax.data import media, pipeline
 from yolojax.data.report import Report
 from yolojax.engine import checkpoint, evaluate, sharding
 from yolojax.engine.log import write_json
 from yolojax.metrics.detection import format_table, jsonable
-from yolojax.models.detector import Model
+from yolojax.models.model import Model
 from yolojax.records import Detections, Example
 from yolojax.vis import draw, video
 from yolojax.weights.published import placeholder_names, read_published
@@ -102,7 +102,7 @@ def evaluate_detector(
     Raises:
         ValueError: no data, or data with other classes than the detector.
     """
-    source = experiment.open_source(loaded.settings, "val")
+    source = datasets.open_source(loaded.settings, "val")
     if loaded.class_names == placeholder_names(len(source.class_names)):
         # The weights do not say what their classes are called.
         loaded = dataclasses.replace(loaded, class_names=source.class_names)
@@ -111,14 +111,14 @@ def evaluate_detector(
             f"the data have the classes {', '.join(source.class_names[:8])}, "
             f"the detector knows {', '.join(loaded.class_names[:8])}"
         )
-    data = experiment.look_at_pictures(loaded.settings, source)
+    data = datasets.look_at_pictures(loaded.settings, source)
     if text := data.report.render():
         print(text)
     total = len(data.keep)
     metrics, results = evaluate.evaluate(
         experiment.make_predict(loaded.settings, loaded.model, loaded.mesh),
         loaded.variables,
-        experiment.make_eval_batches(loaded.settings, data),
+        datasets.make_eval_batches(loaded.settings, data),
         data.source,
         data.keep,
         mesh=loaded.mesh,
@@ -179,9 +179,9 @@ class Predictor:
         batches = pipeline.make_eval_batches(
             _Pictures(pictures),
             range(len(pictures)),
-            image_size=experiment.image_size_of(self._loaded.settings),
+            image_size=datasets.image_size_of(self._loaded.settings),
             batch_size=self.batch_size,
-            num_threads=experiment.num_threads(self._loaded.settings),
+            num_threads=datasets.num_threads(self._loaded.settings),
             round_up=False,
         )
         found: list[Found] = []

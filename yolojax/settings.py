@@ -17,7 +17,7 @@ from yolojax.files import replace_text
 from yolojax.lookup import hint
 
 # Sections whose keys are the arguments of a component, and are checked there.
-OPEN = ("model", "data.train", "data.val", "optim.arguments")
+OPEN = ("model", "data.train", "data.val", "loss.arguments", "optim.arguments")
 
 DEFAULTS: dict[str, Any] = {
     "seed": 0,
@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
         "label_smoothing": 0.0,
         "focal_gamma": 0.0,
         "scale_gains": True,
+        "arguments": {},
     },
     "optim": {
         "name": "sgd",
@@ -129,10 +130,12 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """The config as nested dicts, with defaults for what it leaves out.
 
     Raises:
-        ValueError: an unknown key, or a value of another kind than the default's.
+        ValueError: an unknown key, a value of another kind than the default's, or a
+            description that cannot be read.
     """
     settings = copy.deepcopy(DEFAULTS)
     _merge(settings, given, "")
+    _read_description(settings["model"])
     return settings
 
 
@@ -145,6 +148,17 @@ def mosaic_steps(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
     """The step from which mosaic and mixing are off."""
     closed = settings["augment"]["close_mosaic_epochs"]
     return (settings["epochs"] - closed) * steps_per_epoch
+
+
+def _read_description(model: dict[str, Any]) -> None:
+    """Take the text of `model.path` in, so that a run does not hang on the file."""
+    path = model.get("path")
+    if not path or model.get("description"):
+        return
+    try:
+        model["description"] = Path(path).read_text()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"config.model.path {path}: {error}") from error
 
 
 def _tuples(value: Any) -> Any:

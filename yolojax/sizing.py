@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolojax import experiment, trees
+from yolojax import datasets, experiment, trees
 from yolojax.engine import sharding
 from yolojax.engine.step import init_state
-from yolojax.models.detector import Model
+from yolojax.models.model import Model
 from yolojax.records import Batch
 
 
@@ -31,7 +31,7 @@ def describe_model(settings: Mapping[str, Any]) -> str:
         layer = "/".join(path.split("/")[:2])
         rows[layer] = rows.get(layer, 0) + int(np.prod(leaf.shape))
     total = sum(rows.values())
-    height, width = experiment.image_size_of(settings)
+    height, width = datasets.image_size_of(settings)
     lines = [f"{'layer':<28}{'parameters':>12}"]
     lines += [f"{layer:<28}{count:>12,}" for layer, count in rows.items()]
     lines += [
@@ -91,7 +91,7 @@ def _placed(tree: Any, place: jax.sharding.NamedSharding) -> Any:
 def _abstract_batch(settings: Mapping[str, Any], max_boxes: int) -> Batch:
     rows = settings["batch_size"]
     shapes = {
-        "image": ((rows, *experiment.image_size_of(settings), 3), jnp.uint8),
+        "image": ((rows, *datasets.image_size_of(settings), 3), jnp.uint8),
         "size": ((rows, 2), jnp.int32),
         "boxes": ((rows, max_boxes, 4), jnp.float32),
         "labels": ((rows, max_boxes), jnp.int32),

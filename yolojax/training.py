@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import experiment, inference
+from yolojax import datasets, experiment, inference
 from yolojax import settings as config
 from yolojax.data.decode import decode_image
+from yolojax.datasets import Data
 from yolojax.engine import checkpoint, evaluate, loop, sharding
 from yolojax.engine.log import RunLog, write_json
 from yolojax.engine.progress import Progress, counter
-from yolojax.experiment import Data, Experiment
+from yolojax.experiment import Experiment
 from yolojax.metrics.detection import GroundTruth, format_table, jsonable
 from yolojax.vis import draw, plots
 from yolojax.vis.cells import draw_cell
@@ -161,7 +162,7 @@ def make_evaluation(run: Experiment) -> Evaluation | None:
     if run.val is None:
         return None
     predict = experiment.make_predict(run.settings, run.model, run.mesh)
-    batches = experiment.make_eval_batches(run.settings, run.val)
+    batches = datasets.make_eval_batches(run.settings, run.val)
     data = run.val
     truth = GroundTruth.from_source(data.source, data.keep)
 

@@ -10,6 +10,7 @@ import pytest
 from tests.shared import shared
 from yolojax.engine import evaluate, sharding
 from yolojax.metrics.detection import GroundTruth
+from yolojax.ops.grid import Decoding, decode_maps
 from yolojax.records import Batch, Detections, Example
 
 STRIDE, CELLS, CLASSES = 8, 8, 3
@@ -20,7 +21,6 @@ SIZE, PLACE, ORIGIN = (32, 40), (48, 60), (1.5, 1.5, 8.0, 2.0)
 class KnownDetector:
     """Answers with the raw maps in its variables that the pictures' grey names."""
 
-    strides = (STRIDE,)
     anchors = np.array([[[12.0, 18.0]]], np.float32)
 
     def __init__(self):
@@ -31,6 +31,14 @@ class KnownDetector:
         self.num_traces += 1
         number = jnp.round(images[:, 0, 0, 0] * 255).astype(jnp.int32)
         return (variables["maps"][number],), {}
+
+    def decode(self, maps):
+        return decode_maps(
+            maps,
+            anchors=self.anchors,
+            strides=(STRIDE,),
+            decoding=Decoding("square", (2.0,)),
+        )
 
 
 def raw_maps(boxes):

@@ -16,12 +16,17 @@ ANCHORS = np.array(
     np.float32,
 )
 STRIDES = (8, 16, 32)
+YOLOV5 = grid.Decoding("square", (2.0, 2.0, 2.0))
 
 
-def test_zero_logits_give_the_anchor_in_the_middle_of_its_cell():
+@pytest.mark.parametrize("sizes, scale", [("square", 2.0), ("exponential", 1.05)])
+def test_zero_logits_give_the_anchor_in_the_middle_of_its_cell(sizes, scale):
     raw = jnp.zeros((1, 2, 3, 1, 6))
-    boxes, objectness, probabilities = grid.decode_yolov5(
-        [raw], anchors=np.array([[[20, 10]]]), strides=(8,)
+    boxes, objectness, probabilities = grid.decode_maps(
+        [raw],
+        anchors=np.array([[[20, 10]]]),
+        strides=(8,),
+        decoding=grid.Decoding(sizes, (scale,)),
     )
     centres = [(x, y) for y in (4, 12) for x in (4, 12, 20)]
     expected = [(x - 10, y - 5, x + 10, y + 5) for x, y in centres]
@@ -36,6 +41,17 @@ def test_large_logits_reach_four_anchors_and_half_a_cell_beyond():
     np.testing.assert_allclose(decoded, [[-0.5, 1.5, 80, 0]], atol=1e-6)
 
 
+def test_exponential_sizes_and_a_scale_of_the_centre_worked_out_by_hand():
+    # sigmoid(log 3) = 3/4, sigmoid(-log 3) = 1/4.
+    logits = jnp.array([[np.log(3.0), -np.log(3.0), np.log(2.0), np.log(0.5)]])
+    decoded = grid.decode_offsets(
+        logits, jnp.array([[20.0, 10.0]]), scale=1.2, sizes="exponential"
+    )
+    np.testing.assert_allclose(decoded, [[0.8, 0.2, 40, 5]], rtol=1e-6)
+    with pytest.raises(ValueError, match="square or exponential, not 'cubic'"):
+        grid.decode_offsets(logits, jnp.ones((1, 2)), sizes="cubic")
+
+
 @pytest.mark.parametrize("state", ["seed0", "real"])
 def test_decoding_matches_the_original(state):
     golden = np.load(shared("golden", f"forward_n_{state}_small2x96x128.npz"))
@@ -44,7 +60,9 @@ def test_decoding_matches_the_original(state):
         for level in range(3)
     ]
     boxes, objectness, probabilities = jax.jit(
-        lambda maps: grid.decode_yolov5(maps, anchors=ANCHORS, strides=STRIDES)
+        lambda maps: grid.decode_maps(
+            maps, anchors=ANCHORS, strides=STRIDES, decoding=YOLOV5
+        )
     )(maps)
     decoded = golden["decoded"]
     centres = corners_to_centres(boxes)
@@ -53,11 +71,17 @@ def test_decoding_matches_the_original(state):
     np.testing.assert_allclose(probabilities, decoded[..., 5:], atol=1e-6)
 
 
-def test_extreme_logits_have_finite_boxes_and_gradients():
+@pytest.mark.parametrize("sizes", ["square", "exponential"])
+def test_extreme_logits_have_finite_boxes_and_gradients(sizes):
     raw = jnp.full((1, 1, 2, 3, 7), 1e4) * jnp.array([[[[[1.0]], [[-1.0]]]]])
 
     def total(raw):
-        parts = grid.decode_yolov5([raw], anchors=ANCHORS[:1], strides=(8,))
+        parts = grid.decode_maps(
+            [raw],
+            anchors=ANCHORS[:1],
+            strides=(8,),
+            decoding=grid.Decoding(sizes, (2.0,)),
+        )
         return sum(jnp.sum(part) for part in parts)
 
     value, gradient = jax.jit(jax.value_and_grad(total))(raw)
@@ -66,4 +90,9 @@ def test_extreme_logits_have_finite_boxes_and_gradients():
 
 def test_levels_must_be_as_many_as_anchors():
     with pytest.raises(ValueError, match="zip"):
-        grid.decode_yolov5([jnp.zeros((1, 1, 1, 3, 6))], anchors=ANCHORS, strides=(8,))
+        grid.decode_maps(
+            [jnp.zeros((1, 1, 1, 3, 6))],
+            anchors=ANCHORS,
+            strides=(8,),
+            decoding=YOLOV5,
+        )

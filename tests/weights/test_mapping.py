@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tests.shared import shared
-from yolojax.models.detector import MODELS, build_model
+from yolojax.models.detector import build_model
+from yolojax.models.specs import YOLOV5
 from yolojax.trees import flatten
 from yolojax.weights.mapping import (
     from_state_dict,
@@ -35,7 +36,7 @@ def test_names_by_hand(model):
     assert {path: names[path] for path in expected} == expected
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", YOLOV5)
 def test_no_two_variables_share_a_name(name):
     names = yolov5_names(build_model(name, num_classes=1))
     assert len(set(names.values())) == len(names)

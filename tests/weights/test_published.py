@@ -7,7 +7,8 @@ import pytest
 
 from tests.shared import shared
 from tests.weights.pickles import File, module, nested, odict, write
-from yolojax.models.detector import MODELS, build_model
+from yolojax.models.detector import build_model
+from yolojax.models.specs import YOLOV5
 from yolojax.trees import flatten, unflatten
 from yolojax.weights.mapping import from_state_dict, to_state_dict, yolov5_names
 from yolojax.weights.published import (
@@ -74,7 +75,7 @@ def test_the_published_file_becomes_the_same_variables_as_the_golden_state():
     assert found.settings["image_size"] == (640, 640)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", YOLOV5)
 def test_each_published_size_is_told_from_its_names_and_shapes(name):
     model = build_model(name, num_classes=7)
     shapes, names = flatten(model.shapes()), yolov5_names(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -14,7 +14,6 @@ from jax.sharding import Mesh, PartitionSpec
 from yolojax.data.sources.base import Source
 from yolojax.engine import sharding
 from yolojax.metrics.detection import GroundTruth, coco_metrics
-from yolojax.ops.grid import decode_yolov5
 from yolojax.ops.nms import non_max_suppression
 from yolojax.records import Batch, Detections
 
@@ -24,15 +23,11 @@ Predict = Callable[[Any, Batch], Detections]
 class Detector(Protocol):
     """What is needed of a model."""
 
-    @property
-    def strides(self) -> tuple[int, ...]: ...
-
-    @property
-    def anchors(self) -> np.ndarray: ...
-
     def apply(
         self, variables: Any, images: Any, *, train: bool
     ) -> tuple[tuple[Any, ...], Any]: ...
+
+    def decode(self, maps: Sequence[Any]) -> tuple[Any, Any, Any]: ...
 
 
 def make_predict_step(
@@ -65,9 +60,7 @@ def make_predict_step(
         maps, _ = model.apply(
             variables, image.astype(jnp.float32) / jnp.float32(255), train=False
         )
-        boxes, objectness, probabilities = decode_yolov5(
-            maps, anchors=model.anchors, strides=model.strides
-        )
+        boxes, objectness, probabilities = model.decode(maps)
         found = non_max_suppression(
             boxes,
             objectness[:, :, None] * probabilities,

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolojax.engine import checkpoint
-from yolojax.models.detector import MODELS, Model, build_model
+from yolojax.models.detector import MODELS, build_model
+from yolojax.models.model import Model
 from yolojax.trees import flatten, match_mask, unflatten
 from yolojax.weights.mapping import listed
 from yolojax.weights.published import read_published

@@ -7,9 +7,13 @@ where `dtype` is float64).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from yolojax.lookup import pick
 
 # The values that published YOLO weights were trained with.
 NORM_EPSILON = 1e-3
@@ -85,52 +89,70 @@ class Conv(nn.Module):
     """A convolution without bias, padded by half its kernel on every side.
 
     A 1x1 kernel is a matrix product over the channels (`kernel` is [c_in, c_out]
-    then, and [kernel, kernel, c_in, c_out] otherwise): on a CPU its gradient is
-    three times faster as a product than as a convolution.
+    then, and [height, width, c_in / groups, c_out] otherwise): on a CPU its gradient
+    is three times faster as a product than as a convolution.
 
     Attributes:
         features: channels that come out.
-        kernel_size: height and width of the kernel.
-        stride: step in both directions.
-        padding: pixels of zeros on every side; None for half the kernel.
+        kernel_size: height and width of the kernel; one number for both.
+        stride: step, likewise.
+        padding: pixels of zeros on every side, likewise; None for half the kernel.
         dtype: of the computation.
+        groups: parts of the channels that do not see each other.
+        use_bias: whether a `bias` is added.
     """
 
     features: int
-    kernel_size: int = 1
-    stride: int = 1
-    padding: int | None = None
+    kernel_size: int | tuple[int, int] = 1
+    stride: int | tuple[int, int] = 1
+    padding: int | tuple[int, int] | None = None
     dtype: str = "float32"
+    groups: int = 1
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = jnp.dtype(self.dtype)
-        size, ends = self.kernel_size, (x.shape[-1], self.features)
-        if size == 1 and self.stride == 1:
+        y = self._convolved(x.astype(self.dtype))
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", _zeros, (self.features,), jnp.float32)
+        return y + _as_map(bias.astype(y.dtype), y)
+
+    def _convolved(self, x: jax.Array) -> jax.Array:
+        size, stride = _pair(self.kernel_size), _pair(self.stride)
+        half = (size[0] // 2, size[1] // 2)
+        pad = _pair(half if self.padding is None else self.padding)
+        ends = (x.shape[-1] // self.groups, self.features)
+        if size == stride == (1, 1) and pad == (0, 0) and self.groups == 1:
             kernel = self.param("kernel", _zeros, ends, jnp.float32)
-            return x.astype(dtype) @ kernel.astype(dtype)
-        kernel = self.param("kernel", _zeros, (size, size, *ends), jnp.float32)
-        pad = size // 2 if self.padding is None else self.padding
+            return x @ kernel.astype(x.dtype)
+        kernel = self.param("kernel", _zeros, (*size, *ends), jnp.float32)
         return jax.lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel.astype(dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
+            x,
+            kernel.astype(x.dtype),
+            window_strides=stride,
+            padding=tuple((p, p) for p in pad),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch normalisation and SiLU.
+    """Convolution, batch normalisation and activation.
 
-    Attributes: as `Conv`.
+    Attributes: as `Conv` and `BatchNorm`, and
+        activation: see `activate`.
     """
 
     features: int
-    kernel_size: int = 1
-    stride: int = 1
-    padding: int | None = None
+    kernel_size: int | tuple[int, int] = 1
+    stride: int | tuple[int, int] = 1
+    padding: int | tuple[int, int] | None = None
     dtype: str = "float32"
+    groups: int = 1
+    activation: str = "silu"
+    epsilon: float = NORM_EPSILON
+    momentum: float = NORM_MOMENTUM
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -140,10 +162,53 @@ class ConvUnit(nn.Module):
             self.stride,
             self.padding,
             self.dtype,
+            self.groups,
             name="conv",
         )(x)
-        x = BatchNorm(self.dtype, name="norm")(x, train=train)
-        return nn.silu(x)
+        norm = BatchNorm(self.dtype, self.epsilon, self.momentum, name="norm")
+        return activate(norm(x, train=train), self.activation)
+
+
+def mish(x: jax.Array) -> jax.Array:
+    """x tanh(softplus(x)).
+
+    Source: Misra 2019, arXiv:1908.08681.
+    """
+    return x * jnp.tanh(jax.nn.softplus(x))
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "mish": mish,
+    "leaky": lambda x: nn.leaky_relu(x, 0.1),
+    "linear": lambda x: x,
+    "logistic": nn.sigmoid,
+    "relu": nn.relu,
+    "relu6": nn.relu6,
+    "hard_swish": nn.hard_swish,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "elu": nn.elu,
+    "selu": nn.selu,
+    "softplus": nn.softplus,
+    "tanh": jnp.tanh,
+}
+
+
+def activate(x: jax.Array, name: str) -> jax.Array:
+    """The activation called `name` of every element.
+
+    Args:
+        x: any shape.
+        name: an entry of `ACTIVATIONS`; `leaky=0.2` is a leaky ReLU with that slope,
+            where `leaky` alone has 0.1.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    kind, _, slope = name.partition("=")
+    if kind == "leaky" and slope:
+        return nn.leaky_relu(x, float(slope))
+    return pick(ACTIVATIONS, name, "activation")(x)
 
 
 def max_pool_same(x: jax.Array, size: int) -> jax.Array:
@@ -180,3 +245,8 @@ def upsample_nearest(x: jax.Array) -> jax.Array:
 def _as_map(values: jax.Array, x: jax.Array) -> jax.Array:
     """Values per channel in the rank of `x`."""
     return values.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """One number for both directions, or two."""
+    return (value, value) if isinstance(value, int) else value

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from yolojax.models.detector import Model
+from yolojax.models.model import Model
 from yolojax.trees import flatten, unflatten
 
 # What published files hold besides parameters; the model has its own anchors.

@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax.models.detector import MODELS, Model, build_model
+from yolojax.models.detector import build_model
+from yolojax.models.model import Model
+from yolojax.models.specs import YOLOV5
 from yolojax.trees import flatten
 from yolojax.weights.contents import Contents
 from yolojax.weights.mapping import from_state_dict, published_anchors, to_state_dict
@@ -142,7 +144,7 @@ def infer_arguments(
             f"{' or '.join(f'model.{head}' for head in _HEADS.values())}"
         )
     base, changes = _variant(state, description, levels[0])
-    spec = MODELS[base][0]
+    spec = YOLOV5[base]
     anchors = published_anchors(state, spec.strides) or _described_anchors(description)
     outputs = _outputs(state, f"model.{_HEADS[levels[0]]}.m.0.weight")
     per_level = len(anchors[0]) if anchors else len(spec.anchors[0])
@@ -162,9 +164,7 @@ def _variant(
     state: Mapping[str, np.ndarray], description: Mapping[str, Any], levels: int
 ) -> tuple[str, dict[str, float]]:
     """The name of the published variant, and its width and depth if they are others."""
-    specs = {
-        name: spec for name, (spec, _) in MODELS.items() if len(spec.anchors) == levels
-    }
+    specs = {name: spec for name, spec in YOLOV5.items() if len(spec.anchors) == levels}
     stages = [2 * i + 2 for i in range(len(next(iter(specs.values())).blocks))]
     blocks = tuple(_count(state, f"model.{stage}.m.") for stage in stages)
     features = tuple(

@@ -1,0 +1,123 @@
+"""The data sets of a config: opened, looked at, and cut into batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolojax import lookup
+from yolojax.data import check, pipeline
+from yolojax.data.report import Report
+from yolojax.data.sources import SOURCES
+
+# Arguments of sources that are paths, taken relative to `data.root`.
+PATHS = ("yaml", "images", "annotations", "root")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """One part of a data set, read and checked.
+
+    Attributes:
+        source: an entry of `SOURCES`.
+        keep: int64 indices of the pictures that can be read.
+        report: what is wrong with it.
+    """
+
+    source: Any
+    keep: np.ndarray
+    report: Report
+
+
+def num_threads(settings: Mapping[str, Any]) -> int:
+    """The number of threads that decode; 0 in the config takes one a core."""
+    return settings["data"]["num_threads"] or (os.cpu_count() or 2)
+
+
+def image_size_of(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """The (height, width) that the network sees.
+
+    Raises:
+        ValueError: not one or two positive numbers.
+    """
+    size = settings["image_size"]
+    fine = all(isinstance(side, int) and side > 0 for side in size)
+    if len(size) not in (1, 2) or not fine:
+        raise ValueError(
+            f"config.image_size must be one or two positive integers (height, width), "
+            f"not {size}"
+        )
+    return int(size[0]), int(size[-1])
+
+
+def open_source(settings: Mapping[str, Any], part: str) -> Any:
+    """Read the labels of `data.train` or `data.val`.
+
+    Raises:
+        ValueError: a wrong name, argument or path, or an empty data set.
+    """
+    arguments = dict(settings["data"][part])
+    where = f"config.data.{part}"
+    if "source" not in arguments:
+        raise ValueError(
+            f"{where} needs source=...; choices: {', '.join(sorted(SOURCES))}"
+        )
+    name = arguments.pop("source")
+    source_class = lookup.pick(SOURCES, name, "source")
+    lookup.check_arguments(source_class, arguments, f"{where} (source {name!r})")
+    root = settings["data"]["root"]
+    for key in PATHS:
+        if root and isinstance(arguments.get(key), str):
+            arguments[key] = os.path.join(root, arguments[key])
+    return source_class(**arguments)
+
+
+def look_at_pictures(
+    settings: Mapping[str, Any],
+    source: Any,
+    *,
+    cache_path: Path | None = None,
+    progress: Any = None,
+) -> Data:
+    """Read every picture of a source; leave out what cannot be read.
+
+    Args:
+        settings: a complete config.
+        source: from `open_source`.
+        cache_path: where to remember what was read of which file.
+        progress: `progress(done, total)`, called now and then.
+
+    Raises:
+        ValueError: no picture can be read, or, with `data.strict`, there is anything
+            to report.
+    """
+    report = Report()
+    report.merge(source.report)
+    found, keep = check.scan(
+        source,
+        num_threads=num_threads(settings),
+        cache_path=cache_path,
+        progress=progress,
+    )
+    report.merge(found)
+    if settings["data"]["strict"]:
+        report.raise_if_any()
+    return Data(source, keep, report)
+
+
+def make_eval_batches(settings: Mapping[str, Any], data: Data) -> Any:
+    """The batches of one pass over a data set, letterboxed."""
+    return pipeline.make_eval_batches(
+        data.source,
+        data.keep,
+        image_size=image_size_of(settings),
+        batch_size=settings["evaluate"]["batch_size"] or settings["batch_size"],
+        num_threads=num_threads(settings),
+        shard=(jax.process_index(), jax.process_count()),
+    )
