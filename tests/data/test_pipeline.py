@@ -72,6 +72,12 @@ def evaluation(source, keep=None, **arguments):
     return pipeline.make_eval_batches(source, keep, **settings)
 
 
+def rectangular(source, keep=None, **arguments):
+    settings = dict(image_size=(64, 64), stride=16, batch_size=4, num_threads=2)
+    keep = np.arange(len(source)) if keep is None else keep
+    return pipeline.make_rectangular_batches(source, keep, **settings | arguments)
+
+
 def take(batches, count):
     taken = [next(batches) for _ in range(count)]
     batches.close()
@@ -138,14 +144,15 @@ def test_seed_decides_the_order(source):
     assert (first.image_id != second.image_id).any()
 
 
-@pytest.mark.parametrize("kind", ["train", "evaluation"])
+@pytest.mark.parametrize("kind", ["train", "evaluation", "rectangular"])
 def test_hosts_batches_in_order_are_the_single_hosts_batch(source, kind):
     if kind == "train":
         whole = take(train(source), 7)
         parts = [take(train(source, shard=(k, 2)), 7) for k in range(2)]
     else:
-        whole = list(evaluation(source))
-        parts = [list(evaluation(source, shard=(k, 2))) for k in range(2)]
+        make = evaluation if kind == "evaluation" else rectangular
+        whole = list(make(source))
+        parts = [list(make(source, shard=(k, 2))) for k in range(2)]
     joined = [
         pipeline.Batch(*(np.concatenate(both) for both in zip(a, b, strict=True)))
         for a, b in zip(*parts, strict=True)
@@ -176,12 +183,13 @@ def test_train_pictures_are_not_enlarged():
 
 
 @pytest.mark.parametrize("image_size", [(64, 64), (32, 128), (192, 160)])
-@pytest.mark.parametrize("kind", ["train", "evaluation"])
+@pytest.mark.parametrize("kind", ["train", "evaluation", "rectangular"])
 def test_paint_is_found_where_the_box_says(source, image_size, kind):
     if kind == "train":
         batches = take(train(source, image_size=image_size), 6)
     else:
-        batches = list(evaluation(source, image_size=image_size))
+        make = evaluation if kind == "evaluation" else rectangular
+        batches = list(make(source, image_size=image_size))
     for batch in batches:
         for row in np.flatnonzero(batch.image_id >= 0):
             rows, columns = np.nonzero(batch.image[row, :, :, 0] > 140)
@@ -191,8 +199,9 @@ def test_paint_is_found_where_the_box_says(source, image_size, kind):
 
 
 @pytest.mark.parametrize("image_size", [(64, 64), (32, 128), (192, 160)])
-def test_origin_brings_boxes_back_to_the_original(source, image_size):
-    for batch in evaluation(source, image_size=image_size):
+@pytest.mark.parametrize("make", [evaluation, rectangular])
+def test_origin_brings_boxes_back_to_the_original(source, image_size, make):
+    for batch in make(source, image_size=image_size):
         for row, index in enumerate(batch.image_id):
             if index < 0:
                 continue
@@ -237,6 +246,55 @@ def test_eval_serves_the_kept_pictures_in_order_again_and_again(source):
     last = passes[0][1]
     assert not last.valid[1:].any() and (last.image[1:] == 114).all()
     np.testing.assert_array_equal(last.origin[1:], [[1, 1, 0, 0]] * 3)
+
+
+def test_rectangular_batches_go_from_wide_to_tall_each_on_its_own_canvas(source):
+    batches = rectangular(source)
+    passes = [list(batches), list(batches)]
+    assert_equal(*passes)
+    ids = np.concatenate([batch.image_id for batch in passes[0]])
+    # Ratios .19, .5, .67, 1, 1.5 of the indices modulo 5; 23 pictures and one row.
+    order = [i for kind in (4, 3, 0, 2, 1) for i in range(kind, 23, 5)]
+    np.testing.assert_array_equal(ids, [*order, -1])
+    # The largest ratio of the four times 64 / 16, plus a half, rounded up: 17/90 gives
+    # 2, 1/2 gives 3, 2/3 gives 4, 1 gives 5; the longer side is always 5.
+    assert [batch.image.shape[1:3] for batch in passes[0]] == [
+        *((32, 80), (48, 80), (64, 80), (80, 80), (80, 80), (80, 64))
+    ]
+    assert batches.shapes == ((32, 80), (48, 80), (64, 80), (80, 80), (80, 64))
+    assert len(batches) == 6
+    last = passes[0][-1]
+    assert (last.image[3] == 114).all() and not last.valid[3].any()
+
+
+def test_rectangular_pictures_are_as_large_as_square_ones_and_centred_on_grey(source):
+    square = {
+        int(index): (size, image)
+        for batch in evaluation(source, image_size=(64, 64))
+        for index, size, image in zip(
+            batch.image_id, batch.size, batch.image, strict=True
+        )
+    }
+    for batch in rectangular(source):
+        canvas = batch.image.shape[1:3]
+        for row in np.flatnonzero(batch.image_id >= 0):
+            (height, width), image = square[int(batch.image_id[row])]
+            np.testing.assert_array_equal(batch.size[row], (height, width))
+            top, left = (canvas[0] - height) // 2, (canvas[1] - width) // 2
+            np.testing.assert_array_equal(batch.origin[row, 2:], (top, left))
+            inside = (slice(top, top + height), slice(left, left + width))
+            top, left = (64 - height) // 2, (64 - width) // 2
+            expected = image[top : top + height, left : left + width]
+            np.testing.assert_array_equal(batch.image[row][inside], expected)
+            outside = np.ones(canvas, bool)
+            outside[inside] = False
+            assert (batch.image[row][outside] == 114).all()
+
+
+def test_rectangular_batches_of_no_picture_or_size_are_told(source):
+    assert len(rectangular(source, [])) == 0
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        rectangular(source, batch_size=0)
 
 
 def test_leaving_an_eval_pass_early_is_harmless(source):

@@ -113,3 +113,31 @@ def test_rounded_up_sides_are_those_of_the_published_evaluation(size, expected, 
     place = letterbox.letterbox_shape(size, (640, 640), round_up=True)
     assert place.size == expected
     assert place.offset == offset
+
+
+@pytest.mark.parametrize(
+    "sizes, target, expected",
+    [
+        # .75 * 20 + .5 = 15.5 strides, and 20.5
+        ([(480, 640)], (640, 640), (512, 672)),
+        ([(640, 480)], (640, 640), (672, 512)),
+        # the largest of each axis
+        ([(480, 640), (320, 640)], (640, 640), (512, 672)),
+        ([(480, 640), (640, 640)], (640, 640), (672, 672)),
+        ([(480, 640), (640, 480)], (640, 640), (672, 672)),
+        # .775 * 20 + .5 is 16 to the pixel; its size does not matter
+        ([(31, 40)], (640, 640), (512, 672)),
+        # twice as wide as high: fills the target
+        ([(100, 200)], (320, 640), (352, 672)),
+        ([(100, 100)], (320, 640), (352, 352)),
+    ],
+)
+def test_a_batch_shares_the_canvas_of_the_published_evaluation(sizes, target, expected):
+    assert letterbox.batch_canvas(sizes, target, stride=32) == expected
+
+
+def test_a_place_is_centred_on_another_canvas():
+    place = letterbox.letterbox_shape((333, 500), (640, 640), round_up=True)
+    # 427 x 640 on 448 x 672: 21 rows, of which 10 are above.
+    moved = letterbox.centred(place, (448, 672))
+    assert moved == ((427, 640), (10, 16), place.ratio)

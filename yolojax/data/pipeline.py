@@ -1,120 +1,32 @@
 """Batches of decoded pictures: endless and shuffled to train, in order to evaluate.
 
 Grain does the index arithmetic, prepares batches ahead of use and keeps the state that
-a checkpoint saves. One element of its stream is a whole batch, whose pictures a pool of
-threads decodes straight into one array: both OpenCV and libjpeg let go of the
-interpreter's lock, and no picture is copied to be stacked. Augmentation is not done
+a checkpoint saves. One element of its stream is a whole batch. Augmentation is not done
 here but on the device.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
 from yolojax.data.cache import CACHES, Cache, read_picture
+from yolojax.data.loading import Counts, Indices, Layout, Loader, added, finish
 from yolojax.data.sampling import Stream, shard_rows
 from yolojax.data.sources.base import Source
 from yolojax.lookup import pick
-from yolojax.ops.letterbox import Letterbox, letterbox_origin, letterbox_shape
-from yolojax.records import Batch, Example
-
-Indices = Sequence[int] | np.ndarray
+from yolojax.ops.letterbox import Letterbox, batch_canvas, centred, letterbox_shape
+from yolojax.records import Batch
 
 # Batches prepared ahead; more only costs memory once decoding keeps up on average.
 _AHEAD = 2
 # Grey of the published letterbox.
 _GREY = 114
-
-
-class Counts(NamedTuple):
-    """What preparing pictures took, added up over threads and pictures."""
-
-    pictures: int
-    decode_seconds: float
-    boxes_cut: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """How a picture comes to lie in a batch.
-
-    Attributes:
-        image_size: (height, width) of the batch's pictures.
-        max_boxes: rows for boxes of each picture.
-        fill: grey level beside the picture.
-        place: (height, width) of the original -> where it goes.
-        read: (index, example, size) -> uint8 RGB [*size, 3].
-    """
-
-    image_size: tuple[int, int]
-    max_boxes: int
-    fill: int
-    place: Callable[[tuple[int, int]], Letterbox]
-    read: Callable[[int, Example, tuple[int, int]], np.ndarray]
-
-    def empty(self, rows: int) -> Batch:
-        """A batch of padded rows, whose pictures are not yet written."""
-        return Batch(
-            image=np.empty((rows, *self.image_size, 3), np.uint8),
-            size=np.zeros((rows, 2), np.int32),
-            boxes=np.zeros((rows, self.max_boxes, 4), np.float32),
-            labels=np.zeros((rows, self.max_boxes), np.int32),
-            valid=np.zeros((rows, self.max_boxes), np.bool_),
-            image_id=np.full((rows,), -1, np.int32),
-            origin=np.tile(np.array([1, 1, 0, 0], np.float32), (rows, 1)),
-        )
-
-
-class _Loader:
-    """Decodes pictures of a source into batches, in threads."""
-
-    def __init__(self, source: Source, layout: _Layout, num_threads: int):
-        if num_threads < 1:
-            raise ValueError(f"num_threads must be at least 1, not {num_threads}")
-        self._source = source
-        self._layout = layout
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
-
-    def start(self, indices: Indices) -> tuple[Batch, list[Future[Counts]]]:
-        """A batch to be filled, and the work that fills it; index -1 is padding."""
-        batch = self._layout.empty(len(indices))
-        work = [
-            self._pool.submit(self._fill, batch, row, int(index))
-            for row, index in enumerate(indices)
-        ]
-        return batch, work
-
-    def load(self, indices: Indices) -> tuple[Batch, Counts]:
-        """The batch of these pictures, and what it took."""
-        return _finish(*self.start(indices))
-
-    def close(self) -> None:
-        """Let the threads go; work not yet begun is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _fill(self, batch: Batch, row: int, index: int) -> Counts:
-        if index < 0:
-            batch.image[row] = self._layout.fill
-            return Counts(0, 0.0, 0)
-        start = time.perf_counter()
-        example = self._source[index]
-        place = self._layout.place(example.size)
-        picture = self._layout.read(index, example, place.size)
-        _write_picture(batch.image[row], picture, place, self._layout.fill)
-        origin = letterbox_origin(example.size, place)
-        boxes_cut = _write_boxes(batch, row, example, origin)
-        batch.size[row] = place.size
-        batch.image_id[row] = index
-        batch.origin[row] = origin
-        return Counts(1, time.perf_counter() - start, boxes_cut)
 
 
 class TrainBatches(Iterator[Batch]):
@@ -130,18 +42,18 @@ class TrainBatches(Iterator[Batch]):
 
     def __init__(
         self,
-        loader: _Loader,
+        loader: Loader,
+        layout: Layout,
         stream: Stream,
         rows: slice,
         keep: np.ndarray,
         *,
-        max_boxes: int,
         cache: Cache,
         cache_bytes_estimate: int,
         start_step: int,
     ):
         self.steps_per_epoch = stream.steps_per_epoch
-        self.max_boxes = max_boxes
+        self.max_boxes = layout.max_boxes
         self.cache_bytes_estimate = cache_bytes_estimate
         self._loader = loader
         self._cache = cache
@@ -149,7 +61,7 @@ class TrainBatches(Iterator[Batch]):
         self._batches = 0
         self._wait_seconds = 0.0
         steps = grain.MapDataset.range(2**40).map(
-            lambda step: loader.load(keep[stream.places(int(step))[rows]])
+            lambda step: loader.load(keep[stream.places(int(step))[rows]], layout)
         )
         # As many threads as batches: these only wait for those that decode.
         ahead = grain.ReadOptions(num_threads=_AHEAD, prefetch_buffer_size=_AHEAD)
@@ -166,7 +78,7 @@ class TrainBatches(Iterator[Batch]):
         batch, counts = next(self.grain_iterator)
         self._wait_seconds += time.perf_counter() - start
         self._batches += 1
-        self._counts = _added([self._counts, counts])
+        self._counts = added([self._counts, counts])
         return batch
 
     def get_state(self) -> dict[str, Any]:
@@ -204,44 +116,43 @@ class TrainBatches(Iterator[Batch]):
 
 
 class EvalBatches:
-    """One pass over pictures in order; can be iterated again and again.
+    """One pass over pictures in a fixed order; can be iterated again and again.
 
     Attributes:
         max_boxes: rows for boxes of each picture.
+        shapes: the distinct (height, width) of the batches; each is compiled once.
     """
 
     def __init__(
         self,
         source: Source,
-        keep: np.ndarray,
-        layout: _Layout,
+        indices: np.ndarray,
+        layouts: Sequence[Layout],
         *,
-        batch_size: int,
-        rows: slice,
         num_threads: int,
     ):
-        self.max_boxes = layout.max_boxes
+        self.max_boxes = max([1, *(layout.max_boxes for layout in layouts)])
+        self.shapes = tuple(dict.fromkeys(layout.image_size for layout in layouts))
         self._source = source
-        self._layout = layout
+        self._indices = indices
+        self._layouts = layouts
         self._num_threads = num_threads
-        padding = np.full(-len(keep) % batch_size, -1, np.int64)
-        self._indices = np.concatenate([keep, padding]).reshape(-1, batch_size)[:, rows]
 
     def __len__(self) -> int:
         """The number of batches."""
         return len(self._indices)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches in the order of `keep`; the next two are decoded meanwhile."""
-        loader = _Loader(self._source, self._layout, self._num_threads)
+        """The batches; the next two are decoded meanwhile."""
+        loader = Loader(self._source, self._num_threads)
         started: collections.deque[Any] = collections.deque()
         try:
-            for indices in self._indices:
-                started.append(loader.start(indices))
+            for indices, layout in zip(self._indices, self._layouts, strict=True):
+                started.append(loader.start(indices, layout))
                 if len(started) > _AHEAD:
-                    yield _finish(*started.popleft())[0]
+                    yield finish(*started.popleft())[0]
             while started:
-                yield _finish(*started.popleft())[0]
+                yield finish(*started.popleft())[0]
         finally:
             loader.close()
 
@@ -293,7 +204,7 @@ def make_train_batches(
         steps_per_epoch=steps_per_epoch,
     )
     store, estimate = pick(CACHES, cache, "cache")(source, keep, image_size)
-    layout = _Layout(
+    layout = Layout(
         image_size=image_size,
         max_boxes=max_boxes,
         fill=0,
@@ -303,11 +214,11 @@ def make_train_batches(
         read=store.read,
     )
     return TrainBatches(
-        _Loader(source, layout, num_threads),
+        Loader(source, num_threads),
+        layout,
         stream,
         rows,
         keep,
-        max_boxes=max_boxes,
         cache=store,
         cache_bytes_estimate=estimate,
         start_step=start_step,
@@ -343,9 +254,8 @@ def make_eval_batches(
     Raises:
         ValueError: a batch that the hosts do not divide, or of no picture.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    layout = _Layout(
+    indices = _rows_of_batches(np.asarray(keep, np.int64), batch_size)
+    layout = Layout(
         image_size=image_size,
         max_boxes=max_boxes_of(source, keep) if max_boxes is None else max_boxes,
         fill=_GREY,
@@ -354,57 +264,81 @@ def make_eval_batches(
     )
     return EvalBatches(
         source,
-        np.asarray(keep, np.int64),
-        layout,
-        batch_size=batch_size,
-        rows=shard_rows(batch_size, shard),
+        indices[:, shard_rows(batch_size, shard)],
+        [layout] * len(indices),
         num_threads=num_threads,
     )
+
+
+def make_rectangular_batches(
+    source: Source,
+    keep: Indices,
+    *,
+    image_size: tuple[int, int],
+    stride: int,
+    batch_size: int,
+    num_threads: int,
+    shard: tuple[int, int] = (0, 1),
+) -> EvalBatches:
+    """One pass over the pictures, each batch on the smallest canvas that suits it.
+
+    As in the published evaluation: pictures go by their height over width, from wide to
+    tall and otherwise in the order of `keep`; those of a batch share the canvas of
+    `batch_canvas`, in whose middle they lie as large as `make_eval_batches` makes them.
+    Which pictures share a batch decides the canvas, so that `batch_size` has a small
+    influence on the result; the published one is 32. All else is as there.
+
+    Args:
+        source: the data set.
+        keep: indices of its pictures that are used.
+        image_size: (height, width) that pictures are resized to fit; multiples of
+            `stride`.
+        stride: the largest of the detector; the canvases' sides are multiples of it.
+        batch_size: pictures over all hosts.
+        num_threads: threads that decode.
+        shard: (index, count) of this host, which gets its rows of each batch.
+
+    Raises:
+        ValueError: a batch that the hosts do not divide, or of no picture.
+    """
+    keep = np.asarray(keep, np.int64)
+    sizes = [source[int(index)].size for index in keep]
+    order = np.argsort([height / width for height, width in sizes], kind="stable")
+    indices = _rows_of_batches(keep[order], batch_size)
+    max_boxes = max_boxes_of(source, keep)
+
+    def layout_of(batch: int) -> Layout:
+        rows = order[batch * batch_size : (batch + 1) * batch_size]
+        canvas = batch_canvas([sizes[i] for i in rows], image_size, stride=stride)
+
+        def place(size: tuple[int, int]) -> Letterbox:
+            return centred(letterbox_shape(size, image_size, round_up=True), canvas)
+
+        return Layout(
+            image_size=canvas,
+            max_boxes=max_boxes,
+            fill=_GREY,
+            place=place,
+            read=lambda _, example, size: read_picture(example, size, scaled=False),
+        )
+
+    return EvalBatches(
+        source,
+        indices[:, shard_rows(batch_size, shard)],
+        [layout_of(batch) for batch in range(len(indices))],
+        num_threads=num_threads,
+    )
+
+
+def _rows_of_batches(indices: np.ndarray, batch_size: int) -> np.ndarray:
+    """The indices, cut into rows of a batch each; the last one is filled up with -1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    padding = np.full(-len(indices) % batch_size, -1, np.int64)
+    return np.concatenate([indices, padding]).reshape(-1, batch_size)
 
 
 def max_boxes_of(source: Source, keep: Indices) -> int:
     """The most boxes that a picture has, crowds not counted; at least 1."""
     counts = (np.count_nonzero(~source[int(index)].crowd) for index in keep)
     return max([1, *map(int, counts)])
-
-
-def _finish(batch: Batch, work: list[Future[Counts]]) -> tuple[Batch, Counts]:
-    return batch, _added([part.result() for part in work])
-
-
-def _added(parts: Sequence[Counts]) -> Counts:
-    return Counts(*(sum(values) for values in zip(*parts, strict=True)))
-
-
-def _write_picture(
-    canvas: np.ndarray, picture: np.ndarray, place: Letterbox, fill: int
-) -> None:
-    top, left = place.offset
-    bottom, right = top + place.size[0], left + place.size[1]
-    canvas[top:bottom, left:right] = picture
-    canvas[:top] = fill
-    canvas[bottom:] = fill
-    canvas[top:bottom, :left] = fill
-    canvas[top:bottom, right:] = fill
-
-
-def _write_boxes(
-    batch: Batch,
-    row: int,
-    example: Example,
-    origin: tuple[float, float, float, float],
-) -> int:
-    """Write the boxes that training uses; returns how many found no row."""
-    y_scale, x_scale, top, left = origin
-    scale = np.array([x_scale, y_scale, x_scale, y_scale], np.float32)
-    offset = np.array([left, top, left, top], np.float32)
-    boxes = np.asarray(example.boxes, np.float32).reshape(-1, 4) * scale + offset
-    sides = boxes[:, 2:] - boxes[:, :2]
-    # NaN fails the comparison as well.
-    use = ~example.crowd & (sides > 0).all(axis=1) & np.isfinite(boxes).all(axis=1)
-    boxes, labels = boxes[use], example.labels[use]
-    count = min(len(boxes), batch.boxes.shape[1])
-    batch.boxes[row, :count] = boxes[:count]
-    batch.labels[row, :count] = labels[:count]
-    batch.valid[row, :count] = True
-    return len(boxes) - count

@@ -8,6 +8,7 @@ published figures can be reproduced to the pixel.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -87,6 +88,35 @@ def rectangle_shape(
     )
     canvas = (height, width)
     return canvas, Letterbox(resized, _centred(resized, canvas), ratio)
+
+
+def batch_canvas(
+    sizes: Iterable[tuple[int, int]], target: tuple[int, int], *, stride: int
+) -> tuple[int, int]:
+    """The canvas that the published rectangular evaluation gives to a batch.
+
+    On each axis the largest side of the pictures, resized to fit `target`, plus half a
+    stride, rounded up to a multiple of the stride: at 640 px and stride 32 the longer
+    side becomes 672, so that every picture has padding.
+
+    Args:
+        sizes: (height, width) of the batch's pictures, in pixels; at least one.
+        target: (height, width) that the pictures are resized to fit, in pixels;
+            multiples of `stride`.
+        stride: the canvas's sides are multiples of it.
+    """
+    ratios = [height / width * (target[1] / target[0]) for height, width in sizes]
+    shares = (min(1.0, max(ratios)), min(1.0, 1 / min(ratios)))
+    height, width = (
+        math.ceil(share * side / stride + 0.5) * stride
+        for share, side in zip(shares, target, strict=True)
+    )
+    return height, width
+
+
+def centred(place: Letterbox, canvas: tuple[int, int]) -> Letterbox:
+    """The place of the same size in the middle of another canvas that can hold it."""
+    return place._replace(offset=_centred(place.size, canvas))
 
 
 def letterbox_origin(
