@@ -94,6 +94,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.evaluate = ConfigDict()
     c.evaluate.every_epochs = 5
     c.evaluate.batch_size = 0  # 0: as in training
+    c.evaluate.letterbox = "square"  # or rectangular: a canvas for each batch
     c.evaluate.score_threshold = 0.001
     c.evaluate.iou_threshold = 0.6
     c.evaluate.max_detections = 300

@@ -31,6 +31,10 @@ def test_what_is_left_out_is_taken_from_the_defaults():
         ({"optim": {"momentum": float("nan")}}, "momentum must be from 0 to 1"),
         ({"log": {"every_steps": 0}}, "every_steps must be at least 1"),
         ({"max_steps": -1}, "config.max_steps must be at least 0"),
+        (
+            {"evaluate": {"letterbox": "rect"}},
+            "evaluate.letterbox must be one of square, rectangular, not 'rect'",
+        ),
     ],
 )
 def test_wrong_keys_and_kinds_are_named(given, message):

@@ -111,13 +111,25 @@ def look_at_pictures(
     return Data(source, keep, report)
 
 
-def make_eval_batches(settings: Mapping[str, Any], data: Data) -> Any:
-    """The batches of one pass over a data set, letterboxed."""
-    return pipeline.make_eval_batches(
-        data.source,
-        data.keep,
-        image_size=image_size_of(settings),
-        batch_size=settings["evaluate"]["batch_size"] or settings["batch_size"],
-        num_threads=num_threads(settings),
-        shard=(jax.process_index(), jax.process_count()),
-    )
+def make_eval_batches(
+    settings: Mapping[str, Any], data: Data, *, stride: int
+) -> pipeline.EvalBatches:
+    """The batches of one pass over a data set, letterboxed.
+
+    Args:
+        settings: a complete config.
+        data: the pictures.
+        stride: the largest of the detector.
+    """
+    chosen = settings["evaluate"]
+    arguments: dict[str, Any] = {
+        "image_size": image_size_of(settings),
+        "batch_size": chosen["batch_size"] or settings["batch_size"],
+        "num_threads": num_threads(settings),
+        "shard": (jax.process_index(), jax.process_count()),
+    }
+    if chosen["letterbox"] == "rectangular":
+        return pipeline.make_rectangular_batches(
+            data.source, data.keep, stride=stride, **arguments
+        )
+    return pipeline.make_eval_batches(data.source, data.keep, **arguments)

@@ -1,14 +1,17 @@
 """COCO numbers of a trained detector: the COCO table and one row a class.
 
+Below it the numbers by the rules of YOLOv5 and VOC-2007; precision, recall and F1.
+
     python -m yolojax.evaluate --workdir runs/x
     python -m yolojax.evaluate --workdir runs/bccd --split test
     python -m yolojax.evaluate --weights runs/x/checkpoints/1200 --config configs/x.py
     python -m yolojax.evaluate --weights yolov5n.pt --config configs/coco128.py
+    python -m yolojax.evaluate --workdir runs/x --letterbox rectangular
 
 Without --config the run's own config is taken; a file has none. Writes
 evaluation.json and predictions.json (COCO results format) into --output, by default
-the workdir; with --split, --config or one checkpoint a folder in it; for a file
-runs/evaluate.
+the workdir; with --split, --config, --letterbox or one checkpoint a folder in it; for a
+file runs/evaluate.
 """
 
 from pathlib import Path
@@ -23,6 +26,12 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("split", None, "Another split of the same source, as test.")
 flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")
+flags.DEFINE_enum(
+    "letterbox",
+    None,
+    ["square", "rectangular"],
+    "How pictures lie in a batch: evaluate.letterbox.",
+)
 flags.DEFINE_string("output", None, "Where the JSON files go.")
 
 
@@ -42,10 +51,14 @@ def main() -> int:
         if not given.config:
             raise ValueError(f"{weights} says nothing about data: give --config")
     # The run's own results stay what its end wrote: only the plain call renews them.
-    plain = folder == Path(weights).resolve() and not given.config
+    plain = folder == Path(weights).resolve() and not (given.config or given.letterbox)
     name = "" if plain else f"evaluation_{Path(weights).resolve().name}"
     output = Path(given.output or folder / (given.split or name))
-    changes = {"data.val.split": given.split, "data.root": given.data_root}
+    changes = {
+        "data.val.split": given.split,
+        "data.root": given.data_root,
+        "evaluate.letterbox": given.letterbox,
+    }
     if given.config:
         chosen = settings.complete(given.config.to_dict())
         keys = ("data", "evaluate", "image_size", "batch_size", "devices", "dtype")

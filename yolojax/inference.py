@@ -92,7 +92,7 @@ def _read(weights: str | Path) -> tuple[dict[str, Any], dict[str, Any], int, Cla
 def evaluate_detector(
     loaded: Loaded, output: Path, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """COCO numbers on `data.val` of the settings, printed and written.
+    """COCO's and the published numbers on `data.val`, printed and written.
 
     Args:
         loaded: the detector.
@@ -115,10 +115,15 @@ def evaluate_detector(
     if text := data.report.render():
         print(text)
     total = len(data.keep)
+    batches = datasets.make_eval_batches(
+        loaded.settings, data, stride=loaded.model.max_stride
+    )
+    if len(batches.shapes) > 1:
+        print(f"{len(batches)} batches of {len(batches.shapes)} shapes, each compiled")
     metrics, results = evaluate.evaluate(
         experiment.make_predict(loaded.settings, loaded.model, loaded.mesh),
         loaded.variables,
-        datasets.make_eval_batches(loaded.settings, data),
+        batches,
         data.source,
         data.keep,
         mesh=loaded.mesh,

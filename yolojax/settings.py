@@ -69,6 +69,7 @@ DEFAULTS: dict[str, Any] = {
     "evaluate": {
         "every_epochs": 1,
         "batch_size": 0,
+        "letterbox": "square",
         "score_threshold": 0.001,
         "iou_threshold": 0.6,
         "max_detections": 300,
@@ -124,6 +125,10 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "log.every_steps": (1, None),
     "log.pictures": (0, None),
 }
+
+
+# Names that are not entries of a table, which checks its own.
+CHOICES: dict[str, tuple[str, ...]] = {"evaluate.letterbox": ("square", "rectangular")}
 
 
 def complete(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,6 +218,12 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
         raise ValueError(
             f"config.{path} must be a {type(default).__name__} (as {default!r}), "
             f"not {value!r}"
+        )
+    if value not in CHOICES.get(path, (value,)):
+        choices = CHOICES[path]
+        raise ValueError(
+            f"config.{path} must be one of {', '.join(choices)}, not {value!r}."
+            f"{hint(str(value), choices)}"
         )
     low, high = RANGES.get(path, (None, None))
     if (low is not None and not value >= low) or (

@@ -162,7 +162,9 @@ def make_evaluation(run: Experiment) -> Evaluation | None:
     if run.val is None:
         return None
     predict = experiment.make_predict(run.settings, run.model, run.mesh)
-    batches = datasets.make_eval_batches(run.settings, run.val)
+    batches = datasets.make_eval_batches(
+        run.settings, run.val, stride=run.model.max_stride
+    )
     data = run.val
     truth = GroundTruth.from_source(data.source, data.keep)
 

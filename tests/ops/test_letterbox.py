@@ -141,3 +141,7 @@ def test_a_place_is_centred_on_another_canvas():
     # 427 x 640 on 448 x 672: 21 rows, of which 10 are above.
     moved = letterbox.centred(place, (448, 672))
     assert moved == ((427, 640), (10, 16), place.ratio)
+    # The published evaluation takes back 10.5 rows.
+    assert letterbox.published_origin((333, 500), moved, (448, 672)) == (
+        *(427 / 333, 640 / 500, 10.5, 16.0),
+    )

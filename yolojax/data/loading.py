@@ -19,6 +19,7 @@ from yolojax.ops.letterbox import Letterbox, letterbox_origin
 from yolojax.records import Batch, Example
 
 Indices = Sequence[int] | np.ndarray
+Origin = tuple[float, float, float, float]
 
 
 class Counts(NamedTuple):
@@ -39,6 +40,7 @@ class Layout:
         fill: grey level beside the picture.
         place: (height, width) of the original -> where it goes.
         read: (index, example, size) -> uint8 RGB [*size, 3].
+        origin: (height, width) of the original, its place -> `Batch.origin`.
     """
 
     image_size: tuple[int, int]
@@ -46,6 +48,7 @@ class Layout:
     fill: int
     place: Callable[[tuple[int, int]], Letterbox]
     read: Callable[[int, Example, tuple[int, int]], np.ndarray]
+    origin: Callable[[tuple[int, int], Letterbox], Origin] = letterbox_origin
 
     def empty(self, rows: int) -> Batch:
         """A batch of padded rows, whose pictures are not yet written."""
@@ -97,7 +100,7 @@ class Loader:
         place = layout.place(example.size)
         picture = layout.read(index, example, place.size)
         _write_picture(batch.image[row], picture, place, layout.fill)
-        origin = letterbox_origin(example.size, place)
+        origin = layout.origin(example.size, place)
         boxes_cut = _write_boxes(batch, row, example, origin)
         batch.size[row] = place.size
         batch.image_id[row] = index
@@ -131,7 +134,7 @@ def _write_boxes(
     batch: Batch,
     row: int,
     example: Example,
-    origin: tuple[float, float, float, float],
+    origin: Origin,
 ) -> int:
     """Write the boxes that training uses; returns how many found no row."""
     y_scale, x_scale, top, left = origin

@@ -20,7 +20,12 @@ from yolojax.data.loading import Counts, Indices, Layout, Loader, added, finish
 from yolojax.data.sampling import Stream, shard_rows
 from yolojax.data.sources.base import Source
 from yolojax.lookup import pick
-from yolojax.ops.letterbox import Letterbox, batch_canvas, centred, letterbox_shape
+from yolojax.ops.letterbox import (
+    batch_canvas,
+    centred,
+    letterbox_shape,
+    published_origin,
+)
 from yolojax.records import Batch
 
 # Batches prepared ahead; more only costs memory once decoding keeps up on average.
@@ -282,11 +287,14 @@ def make_rectangular_batches(
 ) -> EvalBatches:
     """One pass over the pictures, each batch on the smallest canvas that suits it.
 
-    As in the published evaluation: pictures go by their height over width, from wide to
-    tall and otherwise in the order of `keep`; those of a batch share the canvas of
+    The published evaluation to the letter, `published_origin` included: pictures go by
+    their height over width, from wide to tall; those of a batch share the canvas of
     `batch_canvas`, in whose middle they lie as large as `make_eval_batches` makes them.
-    Which pictures share a batch decides the canvas, so that `batch_size` has a small
-    influence on the result; the published one is 32. All else is as there.
+
+    Which pictures share a batch decides the canvas, and so has some influence on the
+    result: on 128 pictures .01 of mAP50 between batches of 8, 16 and 32, and .006
+    between orders of pictures of the same ratio. These are left, as published, in the
+    order of NumPy's fastest sort, which is the same on every x86 CPU with AVX2.
 
     Args:
         source: the data set.
@@ -303,7 +311,7 @@ def make_rectangular_batches(
     """
     keep = np.asarray(keep, np.int64)
     sizes = [source[int(index)].size for index in keep]
-    order = np.argsort([height / width for height, width in sizes], kind="stable")
+    order = np.argsort([height / width for height, width in sizes])
     indices = _rows_of_batches(keep[order], batch_size)
     max_boxes = max_boxes_of(source, keep)
 
@@ -311,15 +319,15 @@ def make_rectangular_batches(
         rows = order[batch * batch_size : (batch + 1) * batch_size]
         canvas = batch_canvas([sizes[i] for i in rows], image_size, stride=stride)
 
-        def place(size: tuple[int, int]) -> Letterbox:
-            return centred(letterbox_shape(size, image_size, round_up=True), canvas)
-
         return Layout(
             image_size=canvas,
             max_boxes=max_boxes,
             fill=_GREY,
-            place=place,
+            place=lambda size: centred(
+                letterbox_shape(size, image_size, round_up=True), canvas
+            ),
             read=lambda _, example, size: read_picture(example, size, scaled=False),
+            origin=lambda size, place: published_origin(size, place, canvas),
         )
 
     return EvalBatches(

@@ -1,4 +1,4 @@
-"""From pictures to COCO numbers: the jitted prediction step and the loop around it."""
+"""From pictures to metrics: the jitted prediction step and the loop around it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from yolojax.data.sources.base import Source
 from yolojax.engine import sharding
+from yolojax.metrics.curves import published_metrics
 from yolojax.metrics.detection import GroundTruth, coco_metrics
 from yolojax.ops.nms import non_max_suppression
 from yolojax.records import Batch, Detections
@@ -128,12 +129,13 @@ def evaluate(
     ground_truth: GroundTruth | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """COCO numbers of a detector on the pictures `keep` of a source.
+    """COCO's and the published numbers of a detector on pictures of a source.
 
     Args:
         predict: from `make_predict_step`.
         variables: parameters and batch statistics.
-        batches: the pictures; on several hosts, this process's share of each batch.
+        batches: the pictures, in any order and of any shapes; on several hosts, this
+            process's share of each batch.
         source: where the labels and the pictures' sizes come from.
         keep: the indices of all pictures in `batches`.
         mesh: that of `predict`.
@@ -141,19 +143,34 @@ def evaluate(
         progress: is called with the number of pictures done.
 
     Returns:
-        See `coco_metrics`; and the detections in the COCO results format, in the
-        source's numbering of pictures and categories.
+        See `coco_metrics`, and under `published` see `published_metrics`; and the
+        detections in the COCO results format, in the source's numbering of pictures
+        and categories, in the order of `keep`.
+
+    Raises:
+        ValueError: the batches do not hold each picture once.
     """
     truth = ground_truth or GroundTruth.from_source(source, keep)
     variables = sharding.put_replicated(variables, mesh)
     results: list[dict[str, Any]] = []
-    num_done = 0
+    done: list[int] = []
     for image_id, found in _run_ahead(predict, variables, batches, mesh):
         results.extend(coco_results(found, image_id, truth))
-        num_done += int((image_id >= 0).sum())
+        done.extend(image_id[image_id >= 0].tolist())
         if progress is not None:
-            progress(num_done)
-    return coco_metrics(truth, results), results
+            progress(len(done))
+    if sorted(done) != sorted(truth.indices.tolist()):
+        raise ValueError(
+            f"the batches should hold each of {len(truth.indices)} pictures once, but "
+            f"hold {len(done)}, of which {len(set(done))} are different ones. Do all "
+            "hosts read the same files, with the same NumPy on the same kind of CPU?"
+        )
+    place = {int(number): row for row, number in enumerate(truth.image_ids)}
+    # Stable: within a picture the best stay first.
+    results.sort(key=lambda row: place[row["image_id"]])
+    metrics = coco_metrics(truth, results)
+    metrics["published"] = published_metrics(truth, results)
+    return metrics, results
 
 
 def coco_results(

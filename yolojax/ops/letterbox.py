@@ -144,6 +144,27 @@ def letterbox_origin(
     )
 
 
+def published_origin(
+    size: tuple[int, int], place: Letterbox, canvas: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """The numbers of `Batch.origin` as the published evaluation undoes its padding.
+
+    Its offsets are half of the padding also where that is odd and the picture lies half
+    a pixel further up or left. Boxes come back that much off; to compare with published
+    numbers, they have to.
+
+    Args:
+        size: (height, width) of the original picture, in pixels.
+        place: its place on the canvas.
+        canvas: (height, width) of the canvas, in pixels.
+    """
+    scales = letterbox_origin(size, place)[:2]
+    top, left = (
+        (side - used) / 2 for side, used in zip(canvas, place.size, strict=True)
+    )
+    return *scales, top, left
+
+
 def _resized(
     size: tuple[int, int], target: tuple[int, int], scale_up: bool
 ) -> tuple[float, tuple[int, int]]:
