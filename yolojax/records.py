@@ -64,6 +64,23 @@ class Batch(NamedTuple):
     origin: Any
 
 
+class Stored(NamedTuple):
+    """A step's pictures, as rows of all pictures that a device holds.
+
+    Attributes:
+        pictures: the batch of all pictures of the shard.
+        rows: int32 [b], which of them the step takes.
+        first: int32 scalar, place of the first of them in the batch over all devices.
+        count: int32 scalar, how many rows of `pictures` hold one; mosaic takes its
+            other pictures from these. None: all.
+    """
+
+    pictures: Batch
+    rows: Any
+    first: Any = 0
+    count: Any = None
+
+
 class Detections(NamedTuple):
     """Found boxes of a batch, best first, padded to k a picture.
 

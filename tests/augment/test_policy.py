@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from yolojax.augment.colour import ColourStep
+from yolojax.augment.mix import MixStep
 from yolojax.augment.policy import AUGMENTATIONS, make_augment
 from yolojax.engine import sharding
-from yolojax.records import Batch
+from yolojax.records import Batch, Stored
 
 # Colours that stay apart from each other, from black and from the grey fill.
 PAINTS = np.uint8([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]])
@@ -219,6 +221,68 @@ def test_four_devices_give_what_one_gives():
         results.append(jax.tree.map(np.asarray, (out, cut)))
     for one, four in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, four, atol=1e-6)
+
+
+def test_rows_of_a_store_give_what_the_batch_of_them_gives():
+    store, rows = noisy(), np.int32([5, 2, 2, 7])
+    batch = Batch(*(x[rows] for x in store))
+    expected, _ = augmented(batch, "alone", image_size=(16, 16))
+    stored, _ = augmented(Stored(store, rows), "alone", image_size=(16, 16))
+    for name, a, b in zip(Batch._fields, stored, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, err_msg=name)
+
+
+def test_the_second_half_of_a_stored_batch_knows_its_place():
+    store, rows = noisy(), np.int32([5, 2, 2, 7])
+    whole, _ = augmented(Stored(store, rows), "full", image_size=(16, 16))
+    half = Stored(store, rows[2:], np.int32(2))
+    half, _ = augmented(half, "full", image_size=(16, 16))
+    np.testing.assert_allclose(half.image, whole.image[2:], atol=1e-5)
+    np.testing.assert_allclose(half.boxes, whole.boxes[2:], atol=1e-4)
+
+
+def test_mosaic_of_a_store_shows_all_its_pictures_but_no_empty_row():
+    num, count = 2000, 7
+    store = noisy(8, side=8)._replace(
+        boxes=np.tile(np.float32([0, 0, 8, 8]), (8, 1, 1)),
+        labels=np.arange(8, dtype=np.int32)[:, None],
+        valid=np.ones((8, 1), bool),
+    )
+    rows = np.arange(num, dtype=np.int32) % count
+    stored = Stored(store, rows, np.int32(0), np.int32(count))
+    out, _ = augmented(stored, "mosaic", image_size=(64, 64))
+    own = (out.labels == rows[:, None]) & out.valid
+    assert (own.sum(1) <= 1).all() and own.sum() > 0.6 * num
+    others = np.bincount(out.labels[out.valid & ~own], minlength=8)
+    assert others[count] == 0
+    np.testing.assert_allclose(others[:count] / others.sum(), 1 / count, atol=0.015)
+
+
+def test_colour_and_mix_steps_get_a_key_for_each_sample(monkeypatch):
+    def paint(image, draws, applied, keys):
+        noise = jax.vmap(lambda key: jax.random.uniform(key, image.shape[1:]))(keys)
+        return jnp.where(applied[:, None, None, None], noise, image)
+
+    def double(sample, draws, applied, keys, image_size):
+        twice = [jnp.concatenate([x, x], axis=1) for x in sample[1:]]
+        noise = jax.vmap(lambda key: jax.random.uniform(key, image_size))(keys)
+        kept = noise[..., None] * 0.5 + sample.image * 0.5
+        return type(sample)(kept, *twice)
+
+    monkeypatch.setitem(AUGMENTATIONS, "paint", lambda: ColourStep(1, paint))
+    monkeypatch.setitem(AUGMENTATIONS, "double", lambda: MixStep(0, False, double))
+    policy = (dict(name="double"), dict(name="paint", probability=0.5))
+    augment = jax.jit(make_augment(policy, image_size=(16, 16), max_boxes=5))
+    batch = noisy()
+    out, cut = augment(jax.random.key(0), batch, mosaic_on=False)
+    assert out.boxes.shape == (8, 5, 4)
+    assert cut == 8
+    np.testing.assert_array_equal(out.boxes[:, 3:], out.boxes[:, :2])
+    assert len(np.unique(np.asarray(out.image[:, 0, 0, 0]))) == 8
+    half, _ = augment(
+        jax.random.key(0), Stored(batch, np.int32([4, 5]), np.int32(4)), mosaic_on=False
+    )
+    np.testing.assert_allclose(half.image, out.image[4:6], atol=1e-6)
 
 
 def test_size_is_that_of_the_output_and_ids_are_kept():

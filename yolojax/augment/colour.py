@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from yolojax.ops.colour import scale_hsv
 
@@ -20,8 +20,9 @@ class ColourStep(NamedTuple):
 
     Attributes:
         num_draws: how many uniform numbers in [0, 1) it uses for a sample.
-        apply: `(image [b, h, w, 3] in [0, 1], draws [b, num_draws], applied [b])` to
-            the new image; samples that are not `applied` stay as they are.
+        apply: `(image [b, h, w, 3] in [0, 1], draws [b, num_draws], applied [b],
+            keys [b])` to the new image; samples that are not `applied` stay as they
+            are. `keys` are for numbers of pixels, one key a sample.
     """
 
     num_draws: int
@@ -54,6 +55,7 @@ def hsv(
         image: Float[Array, "b h w 3"],
         draws: Float[Array, "b 3"],
         applied: Bool[Array, " b"],
+        keys: Key[Array, " b"],
     ) -> Float[Array, "b h w 3"]:
         gains = 1.0 + (2.0 * draws - 1.0) * spread[None]
         return scale_hsv(image, jnp.where(applied[:, None], gains, 1.0))

@@ -28,6 +28,8 @@ class Scene(NamedTuple):
             the tile; the last of overlapping ones counts; no area: tile not in use.
         view: float32 [b, 3, 3], from the canvas to the output.
         gain: float32 [b], by how much `view` enlarges, for the rule that drops boxes.
+        partners: int32 [b, p], other pictures for the steps that mix; None: they take
+            those of the batch, in a random order.
     """
 
     sources: Array
@@ -35,6 +37,7 @@ class Scene(NamedTuple):
     regions: Array
     view: Array
     gain: Array
+    partners: Array | None = None
 
 
 class GeometryStep(NamedTuple):
@@ -111,20 +114,55 @@ def _place(
     )
 
 
-def letterboxed(batch: Batch, image_size: tuple[int, int]) -> Scene:
-    """The scene that every policy starts from: each picture alone, fitted, centred."""
-    num = batch.image.shape[0]
-    fitted = fitted_size(batch.size, image_size)
+def letterboxed(
+    batch: Batch,
+    image_size: tuple[int, int],
+    *,
+    rows: Int[Array, " b"] | None = None,
+    partners: Int[Array, "b p"] | None = None,
+) -> Scene:
+    """The scene that every policy starts from: each picture alone, fitted, centred.
+
+    Args:
+        batch: all pictures.
+        image_size: height and width of the outputs, in pixels.
+        rows: which pictures the outputs show; None: each.
+        partners: see `Scene`.
+    """
+    num = batch.image.shape[0] if rows is None else rows.shape[0]
+    sizes = batch.size if rows is None else batch.size[rows]
+    if rows is None:
+        rows = jnp.arange(num, dtype=jnp.int32)
+    fitted = fitted_size(sizes, image_size)
     border = jnp.floor((jnp.asarray(image_size, jnp.float32)[None] - fitted) / 2.0)
-    placement = _place(batch.size, fitted, border[:, 0], border[:, 1])
+    placement = _place(sizes, fitted, border[:, 0], border[:, 1])
     everywhere = jnp.asarray([-jnp.inf, -jnp.inf, jnp.inf, jnp.inf], jnp.float32)
     return Scene(
-        sources=jnp.arange(num, dtype=jnp.int32)[:, None],
+        sources=rows[:, None],
         placements=placement[:, None],
         regions=jnp.broadcast_to(everywhere, (num, 1, 4)),
         view=jnp.broadcast_to(jnp.eye(3, dtype=jnp.float32), (num, 3, 3)),
         gain=jnp.ones((num,), jnp.float32),
+        partners=partners,
     )
+
+
+def _with_partners(
+    scene: Scene, draws: Float[Array, " b"], count: int
+) -> Int[Array, "b t"]:
+    """Each sample's own picture, then `count` others.
+
+    Those of the scene, or the next ones of one random order of the batch, so that each
+    picture is shown equally often.
+    """
+    if scene.partners is not None:
+        return jnp.concatenate([scene.sources[:, :1], scene.partners[:, :count]], 1)
+    num = draws.shape[0]
+    order = jnp.argsort(draws)
+    step = jnp.arange(count + 1, dtype=jnp.int32)[None]
+    place = (jnp.arange(num, dtype=jnp.int32)[:, None] + step) % num
+    sources = jnp.zeros((num, count + 1), jnp.int32)
+    return sources.at[order].set(order[place].astype(jnp.int32))
 
 
 def mosaic() -> GeometryStep:
@@ -137,7 +175,8 @@ def mosaic() -> GeometryStep:
     order of the batch to the others: they differ if the batch has four pictures.
 
     Source: Bochkovskiy et al. 2020, arXiv:2004.10934, section 3.3, in the form of the
-    published YOLOv5 trainer, except that partners come from the batch.
+    published YOLOv5 trainer, except that partners come from the batch, or from all
+    pictures that the device holds.
     """
     # The quadrants clockwise from the top left: whether they lie right, below.
     lies_right = jnp.asarray([False, True, True, False])
@@ -159,11 +198,7 @@ def mosaic() -> GeometryStep:
         quadrant = (turn + tile) % 4
         right, below = lies_right[quadrant], lies_below[quadrant]
 
-        order = jnp.argsort(draws[:, 3])
-        place = (jnp.arange(num, dtype=jnp.int32)[:, None] + tile) % num
-        sources = jnp.zeros((num, 4), jnp.int32)
-        sources = sources.at[order].set(order[place].astype(jnp.int32))
-
+        sources = _with_partners(scene, draws[:, 3], 3)
         sizes = batch.size[sources]
         fitted = fitted_size(sizes, image_size)
         placements = _place(

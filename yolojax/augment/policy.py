@@ -5,10 +5,11 @@ table `AUGMENTATIONS`:
 
 1. geometry, composed into one scene: letterbox (always), mosaic, affine, flips;
 2. one gather that reads the uint8 pictures (`yolojax.ops.warp`);
-3. colour.
+3. colour;
+4. mixing, and erasing.
 
-To add an augmentation, write a function that returns a `GeometryStep` or a
-`ColourStep` and put it at its place in the table.
+To add an augmentation, write a function that returns a `GeometryStep`, a `ColourStep`
+or a `MixStep` and put it at its place in the table.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from yolojax.augment.boxes import carry_boxes, cut_boxes
 from yolojax.augment.colour import ColourStep, hsv
 from yolojax.augment.geometry import (
     GeometryStep,
@@ -30,11 +32,12 @@ from yolojax.augment.geometry import (
     letterboxed,
     mosaic,
 )
+from yolojax.augment.mix import Mixed, MixStep
 from yolojax.lookup import check_arguments, pick
-from yolojax.ops.warp import invert, settle, transform_boxes, warp_tiles
-from yolojax.records import Batch
+from yolojax.ops.warp import invert, settle, warp_tiles
+from yolojax.records import Batch, Stored
 
-AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep]] = {
+AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
     "mosaic": mosaic,
     "affine": affine,
     "flip_up_down": flip_up_down,
@@ -42,18 +45,19 @@ AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep]] = {
     "hsv": hsv,
 }
 
-# The published rule: a box stays if both sides are longer than this many pixels,
-MIN_SIDE = 2.0
-# if the output shows more than this share of its area on the canvas,
-MIN_AREA_RATIO = 0.1
-# and if it is less elongated than this.
-MAX_ASPECT = 100.0
+Step = GeometryStep | ColourStep | MixStep
+
+# More than this many pictures a mosaic never has.
+MOST_PARTNERS = 8
+# Folded into a sample's key where other numbers than its uniform draws are needed.
+# Above all that `fold_in` is given elsewhere.
+PARTNERS, NOISE = 2**30, 2**30 + 1
 
 
 class _Entry(NamedTuple):
     name: str
     probability: float
-    step: GeometryStep | ColourStep
+    step: Step
 
 
 def _read_policy(policy: Iterable[Mapping[str, Any]]) -> list[_Entry]:
@@ -99,12 +103,13 @@ def make_augment(
 
     Returns:
         `augment(key, batch, *, mosaic_on) -> (batch, cut)`. It takes uint8 pictures
-        at the top left of their arrays and gives float32 pictures in [0, 1] of
-        `image_size`, with the boxes that they still show, valid ones first. `cut`, an
-        int32 scalar, counts boxes that had no room. `mosaic_on`, a bool or a traced
-        flag, False for the last epochs, leaves out the steps that mix pictures. A
-        sample's random numbers depend on the key and on its place in the batch only,
-        not on how the batch is split over devices.
+        at the top left of their arrays, a `Batch` or a `Stored`, and gives float32
+        pictures in [0, 1] of `image_size`, with the boxes that they still show, valid
+        ones first. `cut`, an int32 scalar, counts boxes that had no room. `mosaic_on`,
+        a bool or a traced flag, False for the last epochs, leaves out the steps that
+        mix pictures. A sample's random numbers depend on the key and on its place in
+        the batch only, not on how the batch is split over devices. Mosaic shows other
+        pictures of the batch, or, if it is `Stored`, of the whole store.
 
     Raises:
         ValueError: an entry is wrong; the message says which and what is allowed.
@@ -112,44 +117,54 @@ def make_augment(
     entries = _read_policy(policy)
 
     def augment(
-        key: Array, batch: Batch, *, mosaic_on: bool | Bool[Array, ""]
+        key: Array, batch: Batch | Stored, *, mosaic_on: bool | Bool[Array, ""]
     ) -> tuple[Batch, Int[Array, ""]]:
         batch = jax.tree.map(jnp.asarray, batch)
-        num = batch.image.shape[0]
+        if isinstance(batch, Stored):
+            pictures, rows, first = batch.pictures, batch.rows, batch.first
+            partners = _draw_partners(key, batch)
+            image_id, origin = pictures.image_id[rows], pictures.origin[rows]
+        else:
+            pictures, rows, first, partners = batch, None, 0, None
+            image_id, origin = pictures.image_id, pictures.origin
+        num = image_id.shape[0]
         # All of a sample's numbers in one call: many small calls compile slowly.
         num_draws = sum(1 + entry.step.num_draws for entry in entries)
-        draws = _draw(key, num, num_draws)
-        scene = letterboxed(batch, image_size)
-        colours = []
+        draws = _draw(key, num, num_draws, first)
+        scene = letterboxed(pictures, image_size, rows=rows, partners=partners)
+        later: list[_Drawn] = []
         start = 0
-        for entry in entries:
+        for number, entry in enumerate(entries):
             stop = start + 1 + entry.step.num_draws
             applied = draws[:, start] < entry.probability
-            own = draws[:, start + 1 : stop]
+            drawn = draws[:, start + 1 : stop]
             start = stop
-            if isinstance(entry.step, ColourStep):
-                colours.append((entry.step, own, applied))
-                continue
-            if entry.step.mixes:
+            if not isinstance(entry.step, ColourStep) and entry.step.mixes:
                 applied = applied & jnp.asarray(mosaic_on)
-            scene = entry.step.apply(scene, own, applied, batch, image_size)
+            if isinstance(entry.step, GeometryStep):
+                scene = entry.step.apply(scene, drawn, applied, pictures, image_size)
+            else:
+                later.append(_Drawn(entry.step, drawn, applied, number))
 
-        image = _render(batch, scene, image_size)
-        if colours:
+        image = _render(pictures, scene, image_size)
+        if later:
             # Sizes are never negative, which the compiler does not know.
-            image = settle(image, jnp.any(batch.size < 0))
-        for step, own, applied in colours:
-            image = step.apply(image, own, applied)
-        boxes, labels, valid, cut = _carry_boxes(batch, scene, image_size, max_boxes)
+            image = settle(image, jnp.any(pictures.size < 0))
+        sample = Mixed(image, *carry_boxes(pictures, scene, image_size))
+        for step, drawn, applied, number in later:
+            keys = _noise_keys(key, num, first, number)
+            if isinstance(step, ColourStep):
+                image = step.apply(sample.image, drawn, applied, keys)
+                sample = sample._replace(image=image)
+            else:
+                sample = step.apply(sample, drawn, applied, keys, image_size)
+        sample, cut = cut_boxes(sample, max_boxes)
         return (
             Batch(
-                image=image,
                 size=jnp.broadcast_to(jnp.asarray(image_size, jnp.int32), (num, 2)),
-                boxes=boxes,
-                labels=labels,
-                valid=valid,
-                image_id=batch.image_id,
-                origin=batch.origin,
+                image_id=image_id,
+                origin=origin,
+                **sample._asdict(),
             ),
             cut,
         )
@@ -157,13 +172,48 @@ def make_augment(
     return augment
 
 
-def _draw(key: Array, num: int, num_draws: int) -> Float[Array, "b d"]:
-    """Uniform numbers in [0, 1); a row depends on the key and its position only."""
-    return jax.vmap(
-        lambda position: jax.random.uniform(
-            jax.random.fold_in(key, position), (num_draws,)
-        )
-    )(jnp.arange(num))
+class _Drawn(NamedTuple):
+    """A step after the gather with its random numbers."""
+
+    step: ColourStep | MixStep
+    draws: Array
+    applied: Array
+    number: int
+
+
+def _sample_keys(key: Array, num: int, first: Int[Array, ""] | int) -> Key[Array, " b"]:
+    """Each sample's key, which depends on its place in the whole batch only."""
+    return jax.vmap(lambda place: jax.random.fold_in(key, place))(
+        jnp.arange(num) + first
+    )
+
+
+def _draw(
+    key: Array, num: int, num_draws: int, first: Int[Array, ""] | int
+) -> Float[Array, "b d"]:
+    """Uniform numbers in [0, 1) for each sample."""
+    return jax.vmap(lambda own: jax.random.uniform(own, (num_draws,)))(
+        _sample_keys(key, num, first)
+    )
+
+
+def _noise_keys(
+    key: Array, num: int, first: Int[Array, ""] | int, number: int
+) -> Key[Array, " b"]:
+    """Each sample's key for numbers of pixels in the entry of this number."""
+    return _sample_keys(jax.random.fold_in(key, NOISE + number), num, first)
+
+
+def _draw_partners(key: Array, stored: Stored) -> Int[Array, "b p"]:
+    """For each sample, pictures of the whole store that are not its own."""
+    rows = stored.rows
+    count = stored.pictures.size.shape[0] if stored.count is None else stored.count
+    keys = _sample_keys(jax.random.fold_in(key, PARTNERS), rows.shape[0], stored.first)
+    others = jnp.maximum(jnp.asarray(count, jnp.int32) - 1, 1)
+    steps = jax.vmap(
+        lambda own: jax.random.randint(own, (MOST_PARTNERS,), 1, others + 1)
+    )(keys)
+    return (rows[:, None] + steps) % count
 
 
 def _render(
@@ -180,62 +230,3 @@ def _render(
         output_size=image_size,
     )
     return image / 255.0
-
-
-def _carry_boxes(
-    batch: Batch, scene: Scene, image_size: tuple[int, int], max_boxes: int
-) -> tuple[
-    Float[Array, "b n 4"], Int[Array, "b n"], Bool[Array, "b n"], Int[Array, ""]
-]:
-    """The boxes that the scene still shows, valid ones first, and how many were cut."""
-    num = batch.image.shape[0]
-    on_canvas = transform_boxes(batch.boxes[scene.sources], scene.placements)
-    on_canvas = _clip(on_canvas, scene.regions[:, :, None, :]).reshape(num, -1, 4)
-    labels = batch.labels[scene.sources].reshape(num, -1)
-    valid = batch.valid[scene.sources].reshape(num, -1)
-
-    height, width = image_size
-    frame = jnp.asarray([0, 0, width, height], jnp.float32)
-    boxes = _clip(transform_boxes(on_canvas, scene.view), frame[None, None])
-    valid = valid & _is_shown(on_canvas, boxes, scene.gain[:, None])
-
-    room = max(0, max_boxes - valid.shape[1])
-    order = jnp.argsort(~valid, axis=1, stable=True)[:, :max_boxes]
-    kept = jnp.take_along_axis(valid, order, axis=1)
-    boxes = jnp.take_along_axis(boxes, order[..., None], axis=1)
-    labels = jnp.take_along_axis(labels, order, axis=1)
-    cut = jnp.sum(jnp.maximum(jnp.sum(valid, axis=1, dtype=jnp.int32) - max_boxes, 0))
-    return (
-        jnp.pad(jnp.where(kept[..., None], boxes, 0.0), ((0, 0), (0, room), (0, 0))),
-        jnp.pad(jnp.where(kept, labels, 0), ((0, 0), (0, room))),
-        jnp.pad(kept, ((0, 0), (0, room))),
-        cut,
-    )
-
-
-def _clip(
-    boxes: Float[Array, "*n 4"], limits: Float[Array, "*m 4"]
-) -> Float[Array, "*n 4"]:
-    """Boxes cut to `limits`, which may be broadcast."""
-    low, high = limits[..., :2], limits[..., 2:]
-    return jnp.concatenate(
-        [jnp.clip(boxes[..., :2], low, high), jnp.clip(boxes[..., 2:], low, high)],
-        axis=-1,
-    )
-
-
-def _is_shown(
-    before: Float[Array, "b n 4"],
-    after: Float[Array, "b n 4"],
-    gain: Float[Array, "b 1"],
-) -> Bool[Array, "b n"]:
-    """The published rule, `box_candidates` of YOLOv5, for boxes before and after."""
-    width, height = after[..., 2] - after[..., 0], after[..., 3] - after[..., 1]
-    area = (before[..., 2] - before[..., 0]) * (before[..., 3] - before[..., 1])
-    area = area * gain**2
-    longer, shorter = jnp.maximum(width, height), jnp.minimum(width, height)
-    return (
-        (shorter > MIN_SIDE)
-        & (width * height > MIN_AREA_RATIO * area)
-        & (longer < MAX_ASPECT * shorter)
-    )

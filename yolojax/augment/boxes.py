@@ -1,0 +1,97 @@
+"""The boxes that an augmented picture still shows."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from yolojax.augment.geometry import Scene
+from yolojax.augment.mix import Mixed
+from yolojax.ops.warp import transform_boxes
+from yolojax.records import Batch
+
+# The published rule: a box stays if both sides are longer than this many pixels,
+MIN_SIDE = 2.0
+# if the output shows more than this share of its area on the canvas,
+MIN_AREA_RATIO = 0.1
+# and if it is less elongated than this.
+MAX_ASPECT = 100.0
+
+
+def carry_boxes(
+    pictures: Batch, scene: Scene, image_size: tuple[int, int]
+) -> tuple[Float[Array, "b n 4"], Int[Array, "b n"], Bool[Array, "b n"]]:
+    """The boxes of a scene's pictures on its outputs, and which of them are shown.
+
+    Args:
+        pictures: what the scene's sources count.
+        scene: the finished scene.
+        image_size: height and width of the outputs, in pixels.
+
+    Returns:
+        Corners in pixels, labels, and whether the row holds a box that is kept: those
+        of the first tile's picture come first, each in its picture's order.
+    """
+    num = scene.sources.shape[0]
+    on_canvas = transform_boxes(pictures.boxes[scene.sources], scene.placements)
+    on_canvas = _clip(on_canvas, scene.regions[:, :, None, :]).reshape(num, -1, 4)
+    labels = pictures.labels[scene.sources].reshape(num, -1)
+    valid = pictures.valid[scene.sources].reshape(num, -1)
+
+    height, width = image_size
+    frame = jnp.asarray([0, 0, width, height], jnp.float32)
+    boxes = _clip(transform_boxes(on_canvas, scene.view), frame[None, None])
+    return boxes, labels, valid & _is_shown(on_canvas, boxes, scene.gain[:, None])
+
+
+def cut_boxes(sample: Mixed, max_boxes: int) -> tuple[Mixed, Int[Array, ""]]:
+    """The samples with room for `max_boxes` boxes each, and how many had no room.
+
+    Valid boxes come first, in their order; what is not valid becomes zeros.
+    """
+    boxes, labels, valid = sample.boxes, sample.labels, sample.valid
+    room = max(0, max_boxes - valid.shape[1])
+    order = jnp.argsort(~valid, axis=1, stable=True)[:, :max_boxes]
+    kept = jnp.take_along_axis(valid, order, axis=1)
+    boxes = jnp.take_along_axis(boxes, order[..., None], axis=1)
+    labels = jnp.take_along_axis(labels, order, axis=1)
+    cut = jnp.sum(jnp.maximum(jnp.sum(valid, axis=1, dtype=jnp.int32) - max_boxes, 0))
+    return (
+        Mixed(
+            image=sample.image,
+            boxes=jnp.pad(
+                jnp.where(kept[..., None], boxes, 0.0), ((0, 0), (0, room), (0, 0))
+            ),
+            labels=jnp.pad(jnp.where(kept, labels, 0), ((0, 0), (0, room))),
+            valid=jnp.pad(kept, ((0, 0), (0, room))),
+        ),
+        cut,
+    )
+
+
+def _clip(
+    boxes: Float[Array, "*n 4"], limits: Float[Array, "*m 4"]
+) -> Float[Array, "*n 4"]:
+    """Boxes cut to `limits`, which may be broadcast."""
+    low, high = limits[..., :2], limits[..., 2:]
+    return jnp.concatenate(
+        [jnp.clip(boxes[..., :2], low, high), jnp.clip(boxes[..., 2:], low, high)],
+        axis=-1,
+    )
+
+
+def _is_shown(
+    before: Float[Array, "b n 4"],
+    after: Float[Array, "b n 4"],
+    gain: Float[Array, "b 1"],
+) -> Bool[Array, "b n"]:
+    """The published rule, `box_candidates` of YOLOv5, for boxes before and after."""
+    width, height = after[..., 2] - after[..., 0], after[..., 3] - after[..., 1]
+    area = (before[..., 2] - before[..., 0]) * (before[..., 3] - before[..., 1])
+    area = area * gain**2
+    longer, shorter = jnp.maximum(width, height), jnp.minimum(width, height)
+    return (
+        (shorter > MIN_SIDE)
+        & (width * height > MIN_AREA_RATIO * area)
+        & (longer < MAX_ASPECT * shorter)
+    )
