@@ -11,7 +11,7 @@ import yolojax
 
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
-    {"records", "trees", "lookup", "files"},
+    {"records", "trees", "lookup", "files", "yaml_text"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from yolojax.lookup import check_arguments, pick
-from yolojax.models.described import build_described
 from yolojax.models.darknet import DARKNET, build_darknet, build_darknet_table
+from yolojax.models.described import build_described
 from yolojax.models.model import Anchors, Model, check_common, checked_anchors
 from yolojax.models.specs import YOLOV5, CspSpec
 from yolojax.models.yolov5 import Yolov5
@@ -68,6 +68,7 @@ MODELS: dict[str, Callable[..., Model]] = {
     **{name: functools.partial(build_yolov5, name) for name in YOLOV5},
     **{name: functools.partial(build_darknet_table, name) for name in DARKNET},
     "darknet": functools.partial(build_darknet, "darknet"),
+    "yaml": functools.partial(build_described, "yaml"),
 }
 
 
