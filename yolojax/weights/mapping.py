@@ -2,7 +2,8 @@
 
 A published YOLOv5 numbers its layers in the order of its description: stem, the
 stages with their stride-2 convolutions, the pooling, the neck from coarse to fine
-and back (upsampling and concatenation count too), and the head.
+and back (upsampling and concatenation count too), and the head. Networks from
+descriptions have the numbers of their rows.
 """
 
 from __future__ import annotations
@@ -12,47 +13,109 @@ from typing import Any
 
 import numpy as np
 
+from yolojax.models.blocks import NormedCspStage, ParallelPooling, PyramidPooling
 from yolojax.models.model import Model
+from yolojax.models.reshaping import PlainConv
 from yolojax.trees import flatten, unflatten
 
 # What published files hold besides parameters; the model has its own anchors.
 _NOT_PARAMETERS = ("num_batches_tracked", "anchors", "anchor_grid", "stride")
 
-_NORM = {
+_LEAVES = {
+    "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
 }
-_HEAD = {"kernel": "weight", "bias": "bias"}
 _UNITS = {
+    "conv": "conv",
+    "norm": "bn",
+    "unit": "conv",
+    # CSP stages and bottlenecks
     "main": "cv1",
     "bypass": "cv2",
     "merge": "cv3",
+    "after": "cv3",
     "point": "cv1",
     "spatial": "cv2",
+    "squeeze": "cv1",
+    "row": "cv1",
+    "column": "cv2",
+    # ghost modules
+    "primary": "cv1",
+    "cheap": "cv2",
+    "expand": "conv.0",
+    "depthwise": "conv.1",
+    "project": "conv.2",
+    "shortcut_depthwise": "shortcut.0",
+    "shortcut_point": "shortcut.1",
+    # attention
+    "attention": "m",
+    "position": "linear",
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "in_projection": "ma.in_proj",
+    "out_projection": "ma.out_proj",
+    "first": "fc1",
+    "second": "fc2",
 }
-_POOL_UNITS = {"squeeze": "cv1", "merge": "cv2"}
+_NUMBERED = {"block": "m.", "layer": "tr.", "repeat": ""}
+# What is called otherwise in some modules.
+_UNITS_OF: dict[type, dict[str, str]] = {
+    NormedCspStage: {"merge": "cv4"},
+    ParallelPooling: {"merge": "cv2"},
+    PyramidPooling: {"merge": "cv2"},
+    PlainConv: {"conv": ""},
+}
 
 
-def yolov5_names(model: Model) -> dict[str, str]:
+def published_names(model: Model) -> dict[str, str]:
     """The published name of every variable, by our path.
 
     Paths start with `params/` or `batch_stats/`, as in
     `params/backbone/stem/conv/kernel` -> `model.0.conv.weight`.
+
+    Raises:
+        ValueError: networks of this family have no state dicts.
     """
+    if model.family == "yolov5":
+        return yolov5_names(model)
+    if model.family == "yaml":
+        return described_names(model)
+    raise ValueError(f"{model.name}: there are no state dicts of {model.family} models")
+
+
+def yolov5_names(model: Model) -> dict[str, str]:
+    """`published_names` of a YOLOv5 v6.0."""
     layers = dict(_layer_numbers(model))
     names = {}
     for path in flatten(model.shapes()):
         _, part, block, *rest = path.split("/")
         number = f"model.{layers[f'{part}/{block}']}"
-        *units, leaf = rest
         if part == "head":
             level = model.strides.index(2 ** int(block.removeprefix("level")))
-            inner = ["m", str(level), _HEAD[leaf]]
+            inner = ["m", str(level), _LEAVES[rest[-1]]]
         else:
-            inner = _inner(block, units, leaf)
+            inner = _inner(rest, PyramidPooling if block == "pool" else None)
         names[path] = ".".join([number, *inner])
+    return names
+
+
+def described_names(model: Model) -> dict[str, str]:
+    """`published_names` of a network from a description."""
+    modules = {}
+    for node in model.spec.nodes:
+        repeated = node.arguments.get("module")
+        kind = repeated or model.spec.kinds[node.kind]
+        modules[f"{node.part}/{node.name}"] = kind
+    names = {}
+    for path in flatten(model.shapes()):
+        _, part, node, *rest = path.split("/")
+        block = f"{part}/{node}"
+        inner = _inner(rest, modules[block])
+        names[path] = ".".join([model.spec.prefixes[block], *inner])
     return names
 
 
@@ -60,7 +123,7 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
     """Variables of `model` from a published state dict.
 
     Args:
-        model: a YOLOv5.
+        model: a YOLOv5, or a network from a description.
         state: arrays by published name; convolutions [out, in, h, w]. Counters and
             anchors are passed over (see `published_anchors`). Half precision becomes
             float32.
@@ -71,7 +134,7 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
     Raises:
         ValueError: names are missing or left over, or shapes differ; all are listed.
     """
-    names, shapes = yolov5_names(model), flatten(model.shapes())
+    names, shapes = published_names(model), flatten(model.shapes())
     missing, misshaped, leaves = [], [], {}
     for path, name in names.items():
         if name not in state:
@@ -114,7 +177,7 @@ def to_state_dict(model: Model, variables: Mapping[str, Any]) -> dict[str, np.nd
     leaves = flatten({k: variables[k] for k in ("params", "batch_stats")})
     return {
         name: _to_theirs(np.asarray(leaves[path]), path)
-        for path, name in yolov5_names(model).items()
+        for path, name in published_names(model).items()
     }
 
 
@@ -171,22 +234,34 @@ def _layer_numbers(model: Model) -> Iterator[tuple[str, int]]:
         yield f"head/level{level}", number
 
 
-def _inner(block: str, units: list[str], leaf: str) -> list[str]:
-    """The published name below the number of a layer of backbone or neck."""
-    inner: list[str] = []
-    for unit in units[:-1]:
-        if unit.startswith("block"):
-            inner += ["m", unit.removeprefix("block")]
-        else:
-            inner.append((_POOL_UNITS if block == "pool" else _UNITS)[unit])
-    if units[-1] == "conv":
-        return [*inner, "conv", "weight"]
-    return [*inner, "bn", _NORM[leaf]]
+def _inner(rest: list[str], module: type | None) -> list[str]:
+    """The published name below the number of a layer, from the rest of our path."""
+    table = _UNITS | (_UNITS_OF.get(module, {}) if module else {})
+    *units, leaf = rest
+    inner = [_numbered(unit) or table[unit] for unit in units]
+    if inner and inner[-1] == "ma.in_proj":
+        return [*inner[:-1], f"ma.in_proj_{_LEAVES[leaf]}"]
+    return [name for name in (*inner, _LEAVES[leaf]) if name]
+
+
+def _numbered(unit: str) -> str:
+    """`m.3` for `block3`; nothing where there is no number."""
+    kind = unit.rstrip("0123456789")
+    return f"{_NUMBERED[kind]}{unit[len(kind) :]}" if kind in _NUMBERED else ""
+
+
+def _is_linear(path: str) -> bool:
+    """Whether a kernel is a matrix in published files, too, and no 1x1 convolution."""
+    return "/attention/" in path
 
 
 def _to_ours(array: np.ndarray, path: str, rank: int) -> np.ndarray:
     """Out of published order: [o, i, h, w] to [h, w, i, o], or [i, o] for 1x1."""
-    if not path.endswith("/kernel") or array.ndim != 4:
+    if not path.endswith("/kernel"):
+        return array
+    if _is_linear(path):
+        return array.T if array.ndim == 2 else array
+    if array.ndim != 4:
         return array
     array = array.transpose(2, 3, 1, 0)
     if rank == 2 and array.shape[:2] == (1, 1):
@@ -198,6 +273,8 @@ def _to_theirs(array: np.ndarray, path: str) -> np.ndarray:
     """Into published order; the inverse of `_to_ours`."""
     if not path.endswith("/kernel"):
         return array
+    if _is_linear(path):
+        return np.ascontiguousarray(array.T)
     if array.ndim == 2:
         array = array[None, None]
     return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
@@ -207,6 +284,8 @@ def _their_shape(shape: tuple[int, ...], path: str) -> tuple[int, ...]:
     """The shape that `_to_theirs` gives an array of ours."""
     if not path.endswith("/kernel"):
         return shape
+    if _is_linear(path):
+        return shape[::-1]
     height, width, inputs, outputs = (1, 1, *shape)[-4:]
     return outputs, inputs, height, width
 
