@@ -13,6 +13,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from yolojax.files import cache_home
 from yolojax.lookup import hint
 
 FLAGS = flags.FLAGS
@@ -121,10 +122,7 @@ def _set_up_jax() -> None:
     import jax
 
     if not getattr(jax.config, "jax_compilation_cache_dir", None):
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update(
-            "jax_compilation_cache_dir", os.path.join(home, "yolojax", "xla")
-        )
+        jax.config.update("jax_compilation_cache_dir", str(cache_home() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

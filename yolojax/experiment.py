@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from yolojax import datasets, lookup
 from yolojax.augment.policy import make_augment
 from yolojax.data import check, pipeline
-from yolojax.data.cache import CACHES
+from yolojax.data.room import CACHES, Room
 from yolojax.datasets import Data
 from yolojax.engine import evaluate, sharding
 from yolojax.engine.step import Augment, Step, init_state, make_train_step
@@ -82,6 +82,7 @@ class Experiment:
             steps_per_epoch=self.steps_per_epoch,
             num_threads=datasets.num_threads(self.settings),
             cache=data["cache"],
+            room=Room(data["cache_bytes"], data["cache_dir"]),
             shard=(jax.process_index(), jax.process_count()),
         )
 

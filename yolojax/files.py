@@ -28,3 +28,9 @@ def replace_file(path: Path, content: bytes) -> None:
 def replace_text(path: Path, text: str) -> None:
     """`replace_file` with text, in UTF-8."""
     replace_file(path, text.encode("utf-8"))
+
+
+def cache_home() -> Path:
+    """The folder in the user's cache for what can be made again."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "yolojax"

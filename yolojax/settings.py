@@ -36,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
         "max_boxes": 0,
         "num_threads": 0,
         "cache": "none",
+        "cache_bytes": 0,
+        "cache_dir": "",
         "strict": False,
     },
     "augment": {"policy": (), "max_boxes": 0, "close_mosaic_epochs": 0},
@@ -92,6 +94,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "devices": (0, None),
     "data.max_boxes": (0, None),
     "data.num_threads": (0, None),
+    "data.cache_bytes": (0, None),
     "augment.max_boxes": (0, None),
     "augment.close_mosaic_epochs": (0, None),
     "loss.box": (0, None),
@@ -126,6 +129,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "log.pictures": (0, None),
 }
 
+
+# What may be another when a run goes on, by the start of its path.
+MAY_CHANGE = (
+    *("epochs", "max_steps", "devices", "log/", "message"),
+    *("data/num_threads", "data/cache_bytes", "data/cache_dir"),
+)
 
 # Names that are not entries of a table, which checks its own.
 CHOICES: dict[str, tuple[str, ...]] = {"evaluate.letterbox": ("square", "rectangular")}
@@ -248,9 +257,12 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
         # A key that is newer than the run has its default.
         before = json.loads(json.dumps(from_json(path.read_text())))
         now = json.loads(text)
-        free = ("epochs", "max_steps", "devices", "log", "message")
         before, now = (
-            trees.flatten({k: v for k, v in tree.items() if k not in free})
+            {
+                path: value
+                for path, value in trees.flatten(tree).items()
+                if not path.startswith(MAY_CHANGE)
+            }
             for tree in (before, now)
         )
         differing = [

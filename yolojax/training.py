@@ -57,11 +57,8 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     config.write_classes(source.class_names, source.category_ids, workdir)
     describe(run)
     state, batches = run.initial_state(), run.train_batches()
-    if batches.cache_bytes_estimate:
-        need = batches.cache_bytes_estimate / 2**20
-        print(
-            f"cache {settings['data']['cache']!r} will take {need:,.0f} MiB of memory"
-        )
+    if batches.cache_note:
+        print(batches.cache_note, flush=True)
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
     book = loop.Bookkeeping()
     restored = checkpoints.restore(state)

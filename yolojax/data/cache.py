@@ -1,16 +1,18 @@
-"""Pictures at training size, read anew each time or kept as JPEG bytes in memory.
+"""Pictures at training size, read anew each time or kept as JPEG bytes.
 
 A picture is the same in the first epoch and in every later one, whichever cache: with
-`encoded` the first use too goes through the bytes that are kept, so that a run that was
-interrupted, whose memory starts empty, sees the pixels that an uninterrupted one sees.
+`encoded` and `disk` each use goes through the bytes that are kept, or would be if there
+were room. So a run that was interrupted, whose memory starts empty, sees the pixels
+that an uninterrupted one sees, and a cache of a part shows the same as a full one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -19,13 +21,14 @@ import numpy as np
 import simplejpeg
 
 from yolojax.data.decode import ImageError, decode_image
-from yolojax.data.sources.base import Source
-from yolojax.ops.letterbox import letterbox_shape
+from yolojax.data.picture_file import KEY_BYTES, PictureFile
 from yolojax.records import Example
 
-_QUALITY = 95
-# Enough pictures for the mean to be within a few per cent, in a tenth of a second.
-_SAMPLES = 32
+_QUALITY = 92
+# A file's own bytes are kept as they are up to this share of its pixels' bytes.
+_OWN_SHARE = 1 / 6
+# Another decoder or encoder may give other pixels: then nothing kept is used.
+_FORMAT = f"1 {_QUALITY} {simplejpeg.__version__} {cv2.__version__}"
 
 
 class Cache(Protocol):
@@ -33,16 +36,23 @@ class Cache(Protocol):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes held in memory now."""
+        """Bytes held now."""
         ...
 
-    def read(self, index: int, example: Example, size: tuple[int, int]) -> np.ndarray:
+    def read(
+        self,
+        index: int,
+        example: Example,
+        size: tuple[int, int],
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The picture as uint8 RGB [*size, 3].
 
         Args:
             index: the picture's index in its source.
             example: what the source yields for it.
             size: (height, width) wanted, always the same for the same index.
+            out: where to put it; None: in new memory.
 
         Raises:
             ImageError: the picture cannot be read; the message names it.
@@ -50,22 +60,50 @@ class Cache(Protocol):
         ...
 
 
-def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture at (height, width) `size`.
+class _Scratch(threading.local):
+    """Memory of a thread for pictures that are copied on at once."""
+
+    # Larger pictures are rare, and their pages soon given back.
+    most = 2**24
+    memory = np.empty(0, np.uint8)
+
+    def __call__(self, num_bytes: int) -> np.ndarray:
+        if num_bytes > self.most:
+            return np.empty(num_bytes, np.uint8)
+        if len(self.memory) < num_bytes:
+            self.memory = np.empty(num_bytes, np.uint8)
+        return self.memory
+
+
+_scratch = _Scratch()
+
+
+def resize(
+    picture: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None
+) -> np.ndarray:
+    """The picture at (height, width) `size`, in `out` or in new memory.
 
     Averages over areas when shrinking, so that nothing aliases, and interpolates
     linearly when enlarging.
     """
+    if out is None:
+        out = np.empty((*size, 3), np.uint8)
     height, width = picture.shape[:2]
     if (height, width) == size:
-        return picture
+        out[...] = picture
+        return out
     smaller = size[0] <= height and size[1] <= width
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(picture, (size[1], size[0]), interpolation=method)
+    cv2.resize(picture, (size[1], size[0]), dst=out, interpolation=method)
+    return out
 
 
 def read_picture(
-    example: Example, size: tuple[int, int], *, scaled: bool = True
+    example: Example,
+    size: tuple[int, int],
+    *,
+    scaled: bool = True,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The example's picture, decoded and resized.
 
@@ -74,6 +112,7 @@ def read_picture(
         size: (height, width) wanted.
         scaled: whether the decoder may shrink the picture on the way, which is quicker
             and differs by a grey level or two.
+        out: where to put it, uint8 [*size, 3]; None: in new memory.
 
     Returns:
         uint8 RGB [*size, 3].
@@ -82,10 +121,11 @@ def read_picture(
         ImageError: the picture cannot be read, or is not of the size that the source
             says, in which case its boxes would be in the wrong place.
     """
-    with _named(example):
-        picture = decode_image(example.image, min_size=size if scaled else None)
+    with named(example):
+        least = size if scaled else None
+        picture = decode_image(example.image, min_size=least, memory=_scratch)
         _check_shape(picture, example.size)
-    return resize(picture, size)
+    return resize(picture, size, out)
 
 
 class NoCache:
@@ -93,132 +133,114 @@ class NoCache:
 
     num_bytes = 0
 
-    def read(self, index: int, example: Example, size: tuple[int, int]) -> np.ndarray:
+    def read(
+        self,
+        index: int,
+        example: Example,
+        size: tuple[int, int],
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """The picture, decoded and shrunk; see `Cache.read`."""
-        return read_picture(example, size)
+        return read_picture(example, size, out=out)
 
 
 class EncodedCache:
     """Keeps JPEG bytes at training size, from each picture's first use on.
 
-    A file that is a JPEG and needs no shrinking is kept as it is; any other picture is
-    encoded at quality 95. Threads may read at the same time.
+    Threads may read at the same time.
+
+    Args:
+        file: where; None: in memory without a limit.
     """
 
-    def __init__(self) -> None:
-        self._pictures: dict[int, bytes] = {}
-        self._lock = threading.Lock()
-        self._num_bytes = 0
+    def __init__(self, file: PictureFile | None = None) -> None:
+        self.file = file or PictureFile(None, budget=2**62)
+        self._keys: dict[int, bytes] = {}
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of JPEG held in memory now."""
-        return self._num_bytes
+        """Bytes of JPEG held now."""
+        return self.file.num_bytes
 
-    def read(self, index: int, example: Example, size: tuple[int, int]) -> np.ndarray:
-        """The picture, decoded from the bytes that are kept; see `Cache.read`."""
-        encoded = self._pictures.get(index)
+    def read(
+        self,
+        index: int,
+        example: Example,
+        size: tuple[int, int],
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The picture, decoded from the bytes that are kept; see `Cache.read`.
+
+        Raises:
+            CacheError: the disk is full or failed.
+        """
+        key = self._keys.get(index)
+        if key is None:
+            with named(example):
+                key = self._keys[index] = picture_key(example, size)
+        encoded = self.file.get(key)
         if encoded is None:
             encoded = encode(example, size)
-            with self._lock:
-                if index not in self._pictures:
-                    self._pictures[index] = encoded
-                    self._num_bytes += len(encoded)
-        with _named(example):
-            picture = decode_image(encoded)
+            self.file.put(key, encoded)
+        with named(example):
+            picture = decode_image(encoded, memory=_scratch)
             _check_shape(picture, size)
-        return picture
+        return resize(picture, size, out)
+
+
+def picture_key(example: Example, size: tuple[int, int]) -> bytes:
+    """What the picture's bytes at `size` (height, width) are kept under.
+
+    Of a file its path, length and time of the last change count; of a picture without
+    one all of its bytes.
+
+    Raises:
+        OSError: the file is not there.
+    """
+    what = f"{_FORMAT} {example.size} {size} "
+    image = example.image
+    if isinstance(image, str):
+        status = os.stat(image)
+        what += f"{status.st_size} {status.st_mtime_ns} {os.path.abspath(image)}"
+        content = b""
+    elif isinstance(image, bytes):
+        content = image
+    else:
+        content = np.ascontiguousarray(image).tobytes()
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    digest.update(what.encode("utf-8", "surrogateescape"))
+    digest.update(content)
+    return digest.digest()
 
 
 def encode(example: Example, size: tuple[int, int]) -> bytes:
     """The example's picture at `size` (height, width) as JPEG bytes.
 
+    A file that is a JPEG, needs no shrinking and takes no more than a sixth of its
+    pixels' bytes is kept as it is; any other picture is encoded at quality 92 with half
+    the chroma's height and width, as cameras do.
+
     Raises:
         ImageError: the picture cannot be read.
     """
+    own = None
     if example.size == size and not isinstance(example.image, np.ndarray):
-        with _named(example):
+        with named(example):
             image = example.image
-            encoded = image if isinstance(image, bytes) else Path(image).read_bytes()
-        if encoded.startswith(b"\xff\xd8\xff"):
-            return encoded
-    picture = np.ascontiguousarray(read_picture(example, size))
-    return simplejpeg.encode_jpeg(picture, quality=_QUALITY, colorspace="RGB")
-
-
-def encoded_bytes_estimate(
-    source: Source, keep: Sequence[int] | np.ndarray, image_size: tuple[int, int]
-) -> int:
-    """About how many bytes the encoded cache will take when it is full.
-
-    Encodes up to 32 pictures, evenly spaced, and multiplies.
-
-    Args:
-        source: the data set.
-        keep: indices of the pictures that are used.
-        image_size: (height, width) that the pictures are shrunk to fit.
-    """
-    if len(keep) == 0:
-        return 0
-    count = min(len(keep), _SAMPLES)
-    chosen = np.asarray(keep)[np.arange(count) * len(keep) // count]
-    total = 0
-    for index in chosen.tolist():
-        example = source[index]
-        place = letterbox_shape(example.size, image_size, scale_up=False)
-        total += len(encode(example, place.size))
-    return round(total / count * len(keep))
-
-
-def available_bytes() -> int:
-    """Bytes of memory that this process may still take, as far as the system tells."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    try:
-        fields = dict(
-            line.split(":", 1)
-            for line in Path("/proc/meminfo").read_text().splitlines()
-        )
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        free = os.sysconf("SC_PHYS_PAGES") * page
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no such group, or no limit ("max")
-        return free
-    return max(0, min(free, limit - used))
-
-
-def _no_cache(
-    source: Source, keep: Sequence[int] | np.ndarray, image_size: tuple[int, int]
-) -> tuple[Cache, int]:
-    return NoCache(), 0
-
-
-def _encoded_cache(
-    source: Source, keep: Sequence[int] | np.ndarray, image_size: tuple[int, int]
-) -> tuple[Cache, int]:
-    need = encoded_bytes_estimate(source, keep, image_size)
-    free = available_bytes()
-    if need > free:
-        raise ValueError(
-            f"cache 'encoded' would take about {need / 2**30:.1f} GiB for {len(keep)} "
-            f"pictures at {image_size[0]}x{image_size[1]}, but {free / 2**30:.1f} GiB "
-            "of memory are free; use cache 'none' or a smaller image size"
-        )
-    return EncodedCache(), need
-
-
-# Each makes an empty cache, and says how many bytes it will come to take.
-CACHES: dict[
-    str,
-    Callable[[Source, Sequence[int] | np.ndarray, tuple[int, int]], tuple[Cache, int]],
-] = {"none": _no_cache, "encoded": _encoded_cache}
+            own = image if isinstance(image, bytes) else Path(image).read_bytes()
+        if not own.startswith(b"\xff\xd8\xff"):
+            own = None
+        elif len(own) <= _OWN_SHARE * size[0] * size[1] * 3:
+            return own
+    picture = read_picture(example, size)
+    encoded = simplejpeg.encode_jpeg(
+        picture, quality=_QUALITY, colorspace="RGB", colorsubsampling="420"
+    )
+    return encoded if own is None or len(encoded) < len(own) else own
 
 
 @contextlib.contextmanager
-def _named(example: Example) -> Iterator[None]:
+def named(example: Example) -> Iterator[None]:
     """Turns errors of reading a picture into one that names it."""
     try:
         yield

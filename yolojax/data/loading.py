@@ -39,7 +39,8 @@ class Layout:
         max_boxes: rows for boxes of each picture.
         fill: grey level beside the picture.
         place: (height, width) of the original -> where it goes.
-        read: (index, example, size) -> uint8 RGB [*size, 3].
+        read: (index, example, size, out) puts the picture into `out`, uint8 RGB
+            [*size, 3].
         origin: (height, width) of the original, its place -> `Batch.origin`.
     """
 
@@ -47,7 +48,7 @@ class Layout:
     max_boxes: int
     fill: int
     place: Callable[[tuple[int, int]], Letterbox]
-    read: Callable[[int, Example, tuple[int, int]], np.ndarray]
+    read: Callable[[int, Example, tuple[int, int], np.ndarray], object]
     origin: Callable[[tuple[int, int], Letterbox], Origin] = letterbox_origin
 
     def empty(self, rows: int) -> Batch:
@@ -98,8 +99,8 @@ class Loader:
         start = time.perf_counter()
         example = self._source[index]
         place = layout.place(example.size)
-        picture = layout.read(index, example, place.size)
-        _write_picture(batch.image[row], picture, place, layout.fill)
+        area = _fill_around(batch.image[row], place, layout.fill)
+        layout.read(index, example, place.size, area)
         origin = layout.origin(example.size, place)
         boxes_cut = _write_boxes(batch, row, example, origin)
         batch.size[row] = place.size
@@ -118,16 +119,15 @@ def added(parts: Sequence[Counts]) -> Counts:
     return Counts(*(sum(values) for values in zip(*parts, strict=True)))
 
 
-def _write_picture(
-    canvas: np.ndarray, picture: np.ndarray, place: Letterbox, fill: int
-) -> None:
+def _fill_around(canvas: np.ndarray, place: Letterbox, fill: int) -> np.ndarray:
+    """Write what lies around the picture; returns the part that it will take."""
     top, left = place.offset
     bottom, right = top + place.size[0], left + place.size[1]
-    canvas[top:bottom, left:right] = picture
     canvas[:top] = fill
     canvas[bottom:] = fill
     canvas[top:bottom, :left] = fill
     canvas[top:bottom, right:] = fill
+    return canvas[top:bottom, left:right]
 
 
 def _write_boxes(

@@ -20,6 +20,7 @@ Without a folder the file lies in memory and ends with the process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -171,7 +172,7 @@ class PictureFile:
             Bytes that went.
 
         Raises:
-            CacheError: the disk is full or failed.
+            CacheError: the disk failed.
         """
         before = self._tail
         spare = before - sum(self.length(key) for key in wanted)
@@ -194,6 +195,8 @@ class PictureFile:
                         del keep[key]
                 self._rewrite(self.folder, keep)
         except OSError as error:
+            if error.errno == errno.ENOSPC:  # not even for the copy
+                return 0
             raise CacheError(self._trouble(error)) from error
         return before - self._tail
 
@@ -299,12 +302,12 @@ class PictureFile:
                 entries.append(_entry(key, place._replace(offset=offset)))
                 offset += place.length
             os.fsync(target)
+            _start(folder, entries, name)
         except BaseException:
             (folder / name).unlink(missing_ok=True)
             raise
         finally:
             os.close(target)
-        _start(folder, entries, name)
         for descriptor in (self._index, self._data):
             self._files.remove(descriptor)
             os.close(descriptor)
@@ -348,9 +351,8 @@ class PictureFile:
             )
         return (
             f"the picture cache {self.folder} cannot be used ({error.strerror}); it "
-            f"holds {self._tail / 2**20:,.0f} MiB. Free some space or choose another "
-            "folder (config.data.cache_dir), limit it (config.data.cache_bytes), or do "
-            "without: config.data.cache='none'"
+            f"holds {self._tail / 2**20:,.0f} MiB. Free some space, choose another "
+            "folder (config.data.cache_dir) or limit it (config.data.cache_bytes)"
         )
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import grain
 import numpy as np
 
-from yolojax.data.cache import CACHES, Cache, read_picture
+from yolojax.data.cache import Cache, read_picture
 from yolojax.data.loading import Counts, Indices, Layout, Loader, added, finish
+from yolojax.data.room import CACHES, NO_LIMIT, Room
 from yolojax.data.sampling import Stream, shard_rows
 from yolojax.data.sources.base import Source
 from yolojax.lookup import pick
@@ -26,7 +27,7 @@ from yolojax.ops.letterbox import (
     letterbox_shape,
     published_origin,
 )
-from yolojax.records import Batch
+from yolojax.records import Batch, Example
 
 # Batches prepared ahead; more only costs memory once decoding keeps up on average.
 _AHEAD = 2
@@ -40,7 +41,7 @@ class TrainBatches(Iterator[Batch]):
     Attributes:
         steps_per_epoch: batches an epoch.
         max_boxes: rows for boxes of each picture.
-        cache_bytes_estimate: bytes of memory that the cache will come to take.
+        cache_note: what the cache will come to take; empty without one.
         grain_iterator: Grain's iterator underneath, for Orbax's Grain handler; it
             yields pairs of `Batch` and `Counts`.
     """
@@ -54,12 +55,12 @@ class TrainBatches(Iterator[Batch]):
         keep: np.ndarray,
         *,
         cache: Cache,
-        cache_bytes_estimate: int,
+        cache_note: str,
         start_step: int,
     ):
         self.steps_per_epoch = stream.steps_per_epoch
         self.max_boxes = layout.max_boxes
-        self.cache_bytes_estimate = cache_bytes_estimate
+        self.cache_note = cache_note
         self._loader = loader
         self._cache = cache
         self._counts = Counts(0, 0.0, 0)
@@ -172,6 +173,7 @@ def make_train_batches(
     seed: int,
     num_threads: int,
     cache: str = "none",
+    room: Room = NO_LIMIT,
     start_step: int = 0,
     steps_per_epoch: int | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -192,6 +194,7 @@ def make_train_batches(
         seed: decides the order.
         num_threads: threads that decode; more than the cores do no good.
         cache: a name in `CACHES`: where pictures are kept after their first use.
+        room: what the cache may take.
         start_step: the step of the first batch.
         steps_per_epoch: batches an epoch; None takes as many as hold every picture.
         shard: (index, count) of this host, which gets its rows of each batch.
@@ -208,7 +211,7 @@ def make_train_batches(
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
     )
-    store, estimate = pick(CACHES, cache, "cache")(source, keep, image_size)
+    store, note = pick(CACHES, cache, "cache")(source, keep, image_size, room)
     layout = Layout(
         image_size=image_size,
         max_boxes=max_boxes,
@@ -225,7 +228,7 @@ def make_train_batches(
         rows,
         keep,
         cache=store,
-        cache_bytes_estimate=estimate,
+        cache_note=note,
         start_step=start_step,
     )
 
@@ -265,7 +268,7 @@ def make_eval_batches(
         max_boxes=max_boxes_of(source, keep) if max_boxes is None else max_boxes,
         fill=_GREY,
         place=lambda size: letterbox_shape(size, image_size, round_up=round_up),
-        read=lambda _, example, size: read_picture(example, size, scaled=False),
+        read=_read_exactly,
     )
     return EvalBatches(
         source,
@@ -326,7 +329,7 @@ def make_rectangular_batches(
             place=lambda size: centred(
                 letterbox_shape(size, image_size, round_up=True), canvas
             ),
-            read=lambda _, example, size: read_picture(example, size, scaled=False),
+            read=_read_exactly,
             origin=lambda size, place: published_origin(size, place, canvas),
         )
 
@@ -336,6 +339,12 @@ def make_rectangular_batches(
         [layout_of(batch) for batch in range(len(indices))],
         num_threads=num_threads,
     )
+
+
+def _read_exactly(
+    _: int, example: Example, size: tuple[int, int], out: np.ndarray
+) -> None:
+    read_picture(example, size, scaled=False, out=out)
 
 
 def _rows_of_batches(indices: np.ndarray, batch_size: int) -> np.ndarray:
