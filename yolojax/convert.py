@@ -1,11 +1,14 @@
 """Weights from elsewhere as a working directory, or ours as a file.
 
     python -m yolojax.convert --weights yolov5n.pt --output runs/yolov5n
+    python -m yolojax.convert --weights yolov4.weights --output runs/yolov4
     python -m yolojax.convert --weights runs/x --to x.safetensors
 
 Reads YOLOv5 (v6.0) weights from PyTorch's .pt and .pth and from .safetensors, without
-PyTorch and without running what is in the file. --to writes a state dict under the
-original's names. Converted weights keep their licence.
+PyTorch and without running what is in the file; and Darknet's .weights by the .cfg
+beside, or by --cfg. --to writes a state dict under the original's names, or, for a
+Darknet network, a .weights file with its .cfg and .names beside. Converted weights
+keep their licence.
 """
 
 from absl import flags
@@ -14,7 +17,10 @@ from yolojax import command
 
 flags.DEFINE_string("weights", None, "A file; for --to also a workdir or checkpoint.")
 flags.DEFINE_string("output", None, "The working directory to write.")
-flags.DEFINE_string("to", None, "The .safetensors file to write.")
+flags.DEFINE_string("to", None, "The .safetensors or .weights file to write.")
+flags.DEFINE_string(
+    "cfg", "", "The .cfg of a .weights file, or the name of a published network."
+)
 
 
 def main() -> int:
@@ -23,12 +29,12 @@ def main() -> int:
 
     given = command.FLAGS
     if not given.output and not given.to:
-        raise ValueError("give --output DIR or --to FILE.safetensors")
+        raise ValueError("give --output DIR or --to FILE.safetensors (or .weights)")
     if given.output:
-        print(converting.convert(given.weights, given.output))
+        print(converting.convert(given.weights, given.output, cfg=given.cfg))
         print(f"written: {given.output}, which --weights takes")
     if given.to:
-        print(converting.export(given.weights, given.to))
+        print(converting.export(given.weights, given.to, cfg=given.cfg))
     return 0
 
 

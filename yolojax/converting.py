@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolojax import inference, settings
+from yolojax import inference, settings, sizing
 from yolojax.engine import checkpoint
 from yolojax.trees import flatten
 from yolojax.weights.mapping import yolov5_names
@@ -16,12 +16,13 @@ from yolojax.weights.published import (
 )
 
 
-def convert(weights: str | Path, output: str | Path) -> str:
+def convert(weights: str | Path, output: str | Path, *, cfg: str = "") -> str:
     """Write the detector of a file as a working directory.
 
     Args:
-        weights: a PyTorch or `.safetensors` file.
+        weights: a PyTorch, `.safetensors` or Darknet `.weights` file.
         output: gets config.json, classes.json and checkpoints/0.
+        cfg: the description of a `.weights` file; by default that beside it.
 
     Returns:
         A table of what was found.
@@ -34,9 +35,10 @@ def convert(weights: str | Path, output: str | Path) -> str:
     if weights.is_dir():
         raise ValueError(
             f"{weights} is a run already: predict and evaluate take it as it is, and "
-            f"--to FILE.safetensors writes its weights under the original's names"
+            f"--to FILE.safetensors or FILE.weights writes its weights in the "
+            f"original's form"
         )
-    found = read_published(weights)
+    found = read_published(weights, cfg)
     if (output / "config.json").exists() or checkpoint.has_checkpoint(output):
         raise ValueError(f"{output} holds a run already; give another --output")
     settings.write_config(settings.complete(found.settings), output)
@@ -46,12 +48,14 @@ def convert(weights: str | Path, output: str | Path) -> str:
     return describe(weights, found)
 
 
-def export(weights: str | Path, path: str | Path) -> str:
-    """Write weights as a `.safetensors` state dict under the original's names.
+def export(weights: str | Path, path: str | Path, *, cfg: str = "") -> str:
+    """Write weights in the original's form; see `write_published`.
 
     Args:
         weights: a working directory, a checkpoint, or a file.
         path: the file to write; reading it gives the same bits.
+        cfg: the description, if `weights` is a Darknet `.weights` file; by default
+            that beside it.
 
     Returns:
         A sentence that says what was written.
@@ -60,7 +64,7 @@ def export(weights: str | Path, path: str | Path) -> str:
         ValueError: the weights cannot be read, or `path` has another ending.
     """
     change = inference.settings_changes({"devices": 1, "dtype": "float32"})
-    loaded = inference.load(weights, change)
+    loaded = inference.load(weights, change, cfg=cfg)
     write_published(path, loaded.model, loaded.variables, loaded.class_names)
     numbers, arrays = count_parameters(loaded.variables)
     return f"{numbers:,} parameters in {arrays} arrays of {weights} written to {path}"
@@ -69,18 +73,19 @@ def export(weights: str | Path, path: str | Path) -> str:
 def describe(weights: Path, found: Published) -> str:
     """What a file holds, as a table; the network's arrays have all been found."""
     numbers, arrays = count_parameters(found.variables)
-    taken = set(yolov5_names(found.model).values())
-    spec, state = found.model.spec, found.contents.state
-    besides = {
-        name.rpartition(".")[2] for name in state if not name.endswith(tuple(taken))
-    }
+    state = found.contents.state
+    besides: set[str] = set()
+    if found.model.family == "yolov5":
+        taken = tuple(yolov5_names(found.model).values())
+        left = (name for name in state if not name.endswith(taken))
+        besides = {name.rpartition(".")[2] for name in left}
     names = ", ".join(found.class_names[:6])
     more = ", ..." if len(found.class_names) > 6 else ""
     precision = sorted({str(array.dtype) for array in state.values()})
     statistics = len(flatten(found.variables["batch_stats"]))
     rows = {
         "file": f"{weights}{f', {found.contents.place}' * bool(found.contents.place)}",
-        "model": f"{found.model.name} (width {spec.width:g}, depth {spec.depth:g})",
+        "model": _network(found),
         "parameters": f"{numbers:,} in {arrays} arrays, {statistics} of statistics",
         "precision": ", ".join(precision),
         "missing": "0",
@@ -88,5 +93,30 @@ def describe(weights: Path, found: Published) -> str:
         "mis-shaped": "0",
         "strides": ", ".join(map(str, found.model.strides)),
         "classes": f"{len(found.class_names)}: {names}{more}",
-    }
-    return "\n".join(f"{key:<12}{value}" for key, value in rows.items())
+    } | _darknet_rows(found)
+    lines = [f"{key:<12}{value}" for key, value in rows.items()]
+    return "\n".join([*lines, *sizing.describe_training(found.model)])
+
+
+def _network(found: Published) -> str:
+    """The model and what it was built from."""
+    spec, name = found.model.spec, found.model.name
+    if found.model.family == "yolov5":
+        return f"{name} (width {spec.width:g}, depth {spec.depth:g})"
+    if found.model.family == "darknet":
+        described = found.contents.description["described"]
+        return f"{name} ({described}, {len(spec.sections) - 1} layers)"
+    return name
+
+
+def _darknet_rows(found: Published) -> dict[str, str]:
+    """What the header of a `.weights` file says, and what is wrong with its numbers."""
+    about = found.contents.description
+    if "header" not in about:
+        return {}
+    header = about["header"]
+    version = ".".join(map(str, header.version))
+    rows = {"darknet": f"version {version}, trained on {header.seen:,} pictures"}
+    if about["not_finite"]:
+        rows["not finite"] = f"{about['not_finite']:,} numbers"
+    return rows

@@ -43,19 +43,23 @@ class Loaded:
 
 
 def load(
-    weights: str | Path, change: Callable[[dict[str, Any]], None] | None = None
+    weights: str | Path,
+    change: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    cfg: str = "",
 ) -> Loaded:
     """Load a run's best weights, those of one of its checkpoints, or a file's.
 
     Args:
-        weights: a working directory, one checkpoint in it, or a PyTorch or
-            `.safetensors` file with a YOLOv5.
+        weights: a working directory, one checkpoint in it, a PyTorch or
+            `.safetensors` file with a YOLOv5, or a Darknet `.weights` file.
         change: alters the run's settings before the network is built.
+        cfg: the description of a `.weights` file; by default that beside it.
 
     Raises:
         ValueError: there are none, or they do not fit the settings.
     """
-    chosen, variables, step, (names, numbers) = _read(weights)
+    chosen, variables, step, (names, numbers) = _read(weights, cfg)
     # Where it was trained there may have been more or fewer; the results are the same.
     batch_size = math.gcd(chosen["batch_size"], chosen["evaluate"]["batch_size"])
     chosen["devices"] = sharding.fitting_devices(chosen["devices"], batch_size)
@@ -76,10 +80,12 @@ def load(
     )
 
 
-def _read(weights: str | Path) -> tuple[dict[str, Any], dict[str, Any], int, Classes]:
+def _read(
+    weights: str | Path, cfg: str
+) -> tuple[dict[str, Any], dict[str, Any], int, Classes]:
     """Settings, variables, step and classes of a run or of a file."""
     if Path(weights).is_file():
-        found = read_published(weights)
+        found = read_published(weights, cfg)
         numbers = tuple(range(len(found.class_names)))
         chosen = settings.complete(found.settings)
         return chosen, found.variables, 0, (found.class_names, numbers)

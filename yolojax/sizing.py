@@ -15,6 +15,17 @@ from yolojax.engine.step import init_state
 from yolojax.models.model import Model
 from yolojax.records import Batch
 
+# Options of a Darknet [yolo] section, and our keys for them.
+_HINTS = {
+    "ignore_thresh": "config.loss.arguments.ignore_threshold",
+    "iou_thresh": "config.loss.arguments.match_threshold",
+    "iou_normalizer": "config.loss.box",
+    "obj_normalizer": "config.loss.objectness",
+    "cls_normalizer": "config.loss.classes",
+    "objectness_smooth": "config.loss.arguments.objectness_smooth",
+    "label_smooth_eps": "config.loss.label_smoothing",
+}
+
 
 def describe_model(settings: Mapping[str, Any]) -> str:
     """Layers, parameters and floating-point operations, as a text table.
@@ -42,7 +53,29 @@ def describe_model(settings: Mapping[str, Any]) -> str:
         f"{_operations(model, height, width) / 1e9:.2f} GFLOP for a picture of "
         f"{height} x {width} px",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *describe_training(model)])
+
+
+def describe_training(model: Model) -> list[str]:
+    """How a Darknet description says that its network was trained, as config keys.
+
+    Returns:
+        Lines of text; none for other models, and where it says nothing.
+    """
+    hints: Mapping[str, str] = getattr(model.spec, "training_hints", {})
+    if not hints:
+        return []
+    boxes = hints.get("iou_loss", "mse")
+    lines = [f"config.loss.name={'yolov3' if boxes == 'mse' else 'yolov4'}"]
+    rest = []
+    for option, value in hints.items():
+        if option in _HINTS and "," not in value:
+            lines.append(f"{_HINTS[option]}={value}")
+        elif option != "iou_loss" or boxes not in ("mse", "ciou"):
+            rest.append(f"{option}={value}")
+    title = "its description was made for training with:"
+    beside = [f"  besides, without a key here: {'; '.join(rest)}"] if rest else []
+    return ["", title, *(f"  --{line}" for line in lines), *beside]
 
 
 def describe_memory(settings: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from yolojax.engine import checkpoint
 from yolojax.models.detector import MODELS, build_model
 from yolojax.models.model import Model
 from yolojax.trees import flatten, match_mask, unflatten
+from yolojax.weights.darknet import find_pair, read_darknet
 from yolojax.weights.mapping import listed
 from yolojax.weights.published import read_published
 
@@ -30,6 +31,7 @@ class _Trained(NamedTuple):
     name: str
     variables: dict[str, Any]
     anchors: np.ndarray | None
+    ends: str = ""
 
 
 def first_variables(
@@ -45,8 +47,9 @@ def first_variables(
     Args:
         model: the network to train.
         seed: of the fresh values.
-        weights: a working directory, a checkpoint, a PyTorch or a `.safetensors` file;
-            empty: start from scratch.
+        weights: a working directory, a checkpoint, a PyTorch, `.safetensors` or
+            Darknet `.weights` file; for a Darknet network also the first part of its
+            `.weights`, such as `darknet53.conv.74`; empty: start from scratch.
         skip: regular expressions; parameters and statistics whose path one of them is
             found in, as in `head/level3/kernel`, keep their fresh values.
         workdir: of the run; where a checkpoint lies in it, the run goes on from that,
@@ -67,10 +70,13 @@ def first_variables(
         if skip:
             raise ValueError("config.init.skip is given without config.init.weights")
         return Start(fresh, ())
-    trained = _read(weights)
+    trained = _read(weights, model)
     wanted, given = flatten(fresh), flatten(trained.variables)
     skipped = _skipped(fresh, skip)
     notes = []
+    if trained.ends:
+        skipped |= wanted.keys() - given.keys()
+        notes.append(f"{weights} ends after {trained.ends}; later layers are fresh")
     if head := _other_classes(model, wanted, given, skipped):
         skipped |= {path for path in wanted if path.startswith(_HEAD)}
         notes.append(head)
@@ -99,8 +105,12 @@ def first_variables(
     return Start(unflatten(taken), tuple(notes))
 
 
-def _read(weights: str) -> _Trained:
-    if Path(weights).is_file():
+def _read(weights: str, model: Model) -> _Trained:
+    path = Path(weights)
+    if path.is_file() and model.family == "darknet" and _is_alone(path):
+        part = read_darknet(path, model, partial=True)
+        return _Trained(model.name, part.variables, None, part.ends)
+    if path.is_file():
         found = read_published(weights)
         return _Trained(found.model.name, found.variables, found.model.anchors)
     config, variables, _ = checkpoint.load_weights(weights)
@@ -109,6 +119,17 @@ def _read(weights: str) -> _Trained:
     if arguments.get("name") in MODELS:
         anchors = build_model(**arguments).anchors
     return _Trained(arguments.get("name", "?"), variables, anchors)
+
+
+def _is_alone(path: Path) -> bool:
+    """Whether a file holds Darknet's weights, with no description beside it."""
+    if path.suffix in (".pt", ".pth", ".safetensors", ".cfg"):
+        return False
+    try:
+        find_pair(path)
+    except ValueError:
+        return True
+    return False
 
 
 def _skipped(fresh: Mapping[str, Any], skip: Sequence[str]) -> set[str]:

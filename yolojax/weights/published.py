@@ -10,10 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from yolojax.models.cfg import parse_cfg, read_cfg
+from yolojax.models.darknet import DARKNET
+from yolojax.models.darknet_graph import darknet_spec
 from yolojax.models.detector import build_model
 from yolojax.models.model import Model
 from yolojax.models.specs import YOLOV5
 from yolojax.trees import flatten
+from yolojax.weights import darknet
 from yolojax.weights.contents import Contents
 from yolojax.weights.mapping import from_state_dict, published_anchors, to_state_dict
 from yolojax.weights.pytorch import read_pytorch
@@ -46,7 +50,10 @@ class Published:
     def settings(self) -> dict[str, Any]:
         """A config's keys for it; the size is the one of the published training."""
         size = 20 * self.model.max_stride
-        return {"model": self.arguments, "image_size": (size, size)}
+        sides = getattr(self.model.spec, "image_size", None) or (size, size)
+        if any(side % self.model.max_stride for side in sides):
+            sides = (size, size)
+        return {"model": self.arguments, "image_size": sides}
 
 
 def read_weights(path: str | Path) -> Contents:
@@ -65,16 +72,20 @@ def read_weights(path: str | Path) -> Contents:
     return read_pytorch(path)
 
 
-def read_published(path: str | Path) -> Published:
-    """The YOLOv5 (v6.0) that a file holds.
+def read_published(path: str | Path, cfg: str | Path = "") -> Published:
+    """The detector that a file holds: a YOLOv5 (v6.0) or a Darknet network.
 
     Args:
-        path: a PyTorch or `.safetensors` file with the original's names.
+        path: a PyTorch or `.safetensors` file with the original's names, or Darknet's
+            `.weights` or `.cfg`.
+        cfg: the description of a `.weights` file; see `darknet.find_pair`.
 
     Raises:
         ValueError: it cannot be read, or holds another network; the message says what
             was found.
     """
+    if cfg or Path(path).suffix in darknet.SUFFIXES:
+        return _read_darknet(path, cfg)
     contents = read_weights(path)
     state = _without_prefix(contents.state)
     try:
@@ -92,20 +103,53 @@ def read_published(path: str | Path) -> Published:
     return Published(model, arguments, variables, names, contents)
 
 
+def _read_darknet(path: str | Path, cfg: str | Path) -> Published:
+    weights, described = darknet.find_pair(path, cfg)
+    if isinstance(described, str):
+        num_classes = darknet_spec(DARKNET[described].sections).num_classes
+        arguments = {"name": described, "num_classes": num_classes}
+    else:
+        text = read_cfg(described)
+        try:
+            num_classes = darknet_spec(parse_cfg(text)).num_classes
+        except ValueError as error:
+            raise ValueError(f"{described}: {error}") from error
+        arguments = {"name": "darknet", "num_classes": num_classes}
+        arguments |= {"path": str(described), "description": text}
+    model = build_model(**arguments)
+    found = darknet.read_darknet(weights, model)
+    about = {"described": str(described), "header": found.header}
+    contents = Contents(
+        state=flatten(found.variables),
+        class_names=darknet.names_beside(weights, num_classes),
+        description=about | {"not_finite": found.not_finite},
+    )
+    names = contents.class_names or placeholder_names(num_classes)
+    return Published(model, arguments, found.variables, names, contents)
+
+
 def write_published(
     path: str | Path,
     model: Model,
     variables: Mapping[str, Any],
     class_names: Sequence[str],
 ) -> None:
-    """Write a detector as a `.safetensors` state dict under the original's names.
+    """Write a detector in the original's form.
 
-    `read_published` gives the same bits back; anchors are in cells, as in the
-    original.
+    That is a `.safetensors` state dict under the original's names, with anchors in
+    cells, or, for a Darknet network, a `.weights` file with its `.cfg` and `.names`
+    beside. `read_published` gives the same bits back.
 
     Raises:
-        ValueError: `path` does not end in `.safetensors`.
+        ValueError: `path` has another ending than such files.
     """
+    if model.family == "darknet":
+        if Path(path).suffix != ".weights":
+            raise ValueError(f"{path}: Darknet networks are written as .weights only")
+        known = tuple(class_names) != placeholder_names(len(class_names))
+        names = tuple(class_names) if known else ()
+        darknet.write_pair(path, model, variables, names)
+        return
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: state dicts are written as .safetensors only")
     state = to_state_dict(model, variables)
