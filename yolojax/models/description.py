@@ -270,7 +270,7 @@ def _row(line: Any, number: int, part: str, about: Description) -> Row:
             f"got {shown(line)}"
         )
     sources, repeats, module, arguments = line
-    if not isinstance(module, str):
+    if not isinstance(module, str) or not module.isprintable():
         raise ValueError(f"row {number}: {shown(module)} is no module's name")
     module = module[:60]
     where = f"row {number} ({module})"
