@@ -24,6 +24,7 @@ from yolojax.datasets import Data
 from yolojax.engine import evaluate, sharding
 from yolojax.engine.step import Augment, Step, init_state, make_train_step
 from yolojax.engine.warm_start import Start, first_variables
+from yolojax.losses.darknet import yolov3_loss, yolov4_loss
 from yolojax.losses.detection import scale_gains, yolov5_loss
 from yolojax.models.detector import MODELS, build_model
 from yolojax.models.model import Model
@@ -43,7 +44,11 @@ class LossEntry(NamedTuple):
     scaled: bool
 
 
-LOSSES = {"yolov5": LossEntry(yolov5_loss, ("square",), True)}
+LOSSES = {
+    "yolov3": LossEntry(yolov3_loss, ("exponential",), False),
+    "yolov4": LossEntry(yolov4_loss, ("exponential", "square"), False),
+    "yolov5": LossEntry(yolov5_loss, ("square",), True),
+}
 DTYPES = ("float32", "bfloat16")
 
 
