@@ -7,7 +7,7 @@ from pathlib import Path
 from yolojax import inference, settings, sizing
 from yolojax.engine import checkpoint
 from yolojax.trees import flatten
-from yolojax.weights.mapping import yolov5_names
+from yolojax.weights.mapping import published_names
 from yolojax.weights.published import (
     Published,
     count_parameters,
@@ -75,8 +75,8 @@ def describe(weights: Path, found: Published) -> str:
     numbers, arrays = count_parameters(found.variables)
     state = found.contents.state
     besides: set[str] = set()
-    if found.model.family == "yolov5":
-        taken = tuple(yolov5_names(found.model).values())
+    if found.model.family != "darknet":
+        taken = tuple(published_names(found.model).values())
         left = (name for name in state if not name.endswith(taken))
         besides = {name.rpartition(".")[2] for name in left}
     names = ", ".join(found.class_names[:6])
@@ -101,12 +101,10 @@ def describe(weights: Path, found: Published) -> str:
 def _network(found: Published) -> str:
     """The model and what it was built from."""
     spec, name = found.model.spec, found.model.name
-    if found.model.family == "yolov5":
-        return f"{name} (width {spec.width:g}, depth {spec.depth:g})"
     if found.model.family == "darknet":
         described = found.contents.description["described"]
         return f"{name} ({described}, {len(spec.sections) - 1} layers)"
-    return name
+    return f"{name} (width {spec.width:g}, depth {spec.depth:g})"
 
 
 def _darknet_rows(found: Published) -> dict[str, str]:

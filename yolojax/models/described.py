@@ -65,6 +65,12 @@ class DescribedSpec(GraphSpec):
     detect_row: int
     detect_order: tuple[int, ...]
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the published trainings."""
+        side = 640 if self.max_stride <= 32 else 1280
+        return side, side
+
 
 def build_described(
     name: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ from yolojax.models.darknet_graph import darknet_spec
 from yolojax.models.detector import build_model
 from yolojax.models.model import Model
 from yolojax.models.specs import YOLOV5
+from yolojax.models.yolov5_rows import is_yolov5
 from yolojax.trees import flatten
 from yolojax.weights import darknet
 from yolojax.weights.contents import Contents
+from yolojax.weights.descriptions import described_arguments, in_detect_order
 from yolojax.weights.mapping import from_state_dict, published_anchors, to_state_dict
 from yolojax.weights.pytorch import read_pytorch
 from yolojax.weights.safetensors import read_safetensors, write_safetensors
 
 _STEM = "model.0.conv.weight"
+_FOCUS = "model.0.conv.conv.weight"
+_STEMS = (f".{_STEM}", f".{_FOCUS}")
 # Number of the head in the published description, by levels.
 _HEADS = {3: 24, 4: 33}
 
@@ -73,7 +78,10 @@ def read_weights(path: str | Path) -> Contents:
 
 
 def read_published(path: str | Path, cfg: str | Path = "") -> Published:
-    """The detector that a file holds: a YOLOv5 (v6.0) or a Darknet network.
+    """The detector that a file holds.
+
+    That is a YOLOv5 v6.0, another network of which the file has YOLOv5's description
+    (any release's, and YOLOv3 in that form), or a Darknet network.
 
     Args:
         path: a PyTorch or `.safetensors` file with the original's names, or Darknet's
@@ -89,18 +97,54 @@ def read_published(path: str | Path, cfg: str | Path = "") -> Published:
     contents = read_weights(path)
     state = _without_prefix(contents.state)
     try:
-        arguments = infer_arguments(state, contents.description)
-        model = build_model(**arguments)
-        strides = contents.strides
-        if strides is not None and strides != model.strides:
-            raise ValueError(f"its strides are {strides}, not {model.strides}")
-        variables = jax.tree.map(np.float32, from_state_dict(model, state))
+        arguments, model, variables = _network(state, contents)
     except ValueError as error:
         raise ValueError(f"{path}: {error}\n{_found(contents)}") from error
     names = contents.class_names
     if names is None or len(names) != model.num_classes:
         names = placeholder_names(model.num_classes)
     return Published(model, arguments, variables, names, contents)
+
+
+def _network(
+    state: Mapping[str, np.ndarray], contents: Contents
+) -> tuple[dict[str, Any], Model, dict[str, Any]]:
+    """Arguments, model and variables, by the file's description or by shapes."""
+
+    def fitted(arguments: dict[str, Any], model: Model) -> Any:
+        strides, expected = contents.strides, in_detect_order(model, model.strides)
+        if strides is not None and strides != expected:
+            raise ValueError(f"its strides are {strides}, not {expected}")
+        return arguments, model, jax.tree.map(np.float32, from_state_dict(model, state))
+
+    wrong = None
+    try:
+        arguments = described_arguments(state, contents)
+        if arguments is not None:
+            model = build_model(**arguments)
+            if not _by_shapes(state, contents, model):
+                return fitted(arguments, model)
+    except ValueError as error:
+        wrong = error
+    try:
+        arguments = infer_arguments(state, contents.description)
+        return fitted(arguments, build_model(**arguments))
+    except ValueError:
+        if wrong is None:
+            raise
+    # What is wrong with a description tells more than that nothing else fits.
+    raise wrong
+
+
+def _by_shapes(
+    state: Mapping[str, np.ndarray], contents: Contents, described: Model
+) -> bool:
+    """Whether a described network is the YOLOv5 v6.0 that its shapes say."""
+    try:
+        model = build_model(**infer_arguments(state, contents.description))
+    except ValueError:
+        return False
+    return is_yolov5(described, model)
 
 
 def _read_darknet(path: str | Path, cfg: str | Path) -> Published:
@@ -154,13 +198,18 @@ def write_published(
         raise ValueError(f"{path}: state dicts are written as .safetensors only")
     state = to_state_dict(model, variables)
     cells = model.anchors / np.asarray(model.strides, np.float32)[:, None, None]
-    state[f"model.{_HEADS[len(model.strides)]}.anchors"] = cells
-    about = {
-        "class_names": list(class_names),
-        "depth_multiple": model.spec.depth,
-        "width_multiple": model.spec.width,
-    }
-    write_safetensors(path, state, about)
+    if model.family == "yaml":
+        head = model.spec.detect_row
+        cells = np.stack(in_detect_order(model, tuple(cells)))
+        about = json.loads(model.spec.text)
+    else:
+        head = _HEADS[len(model.strides)]
+        about = {
+            "depth_multiple": model.spec.depth,
+            "width_multiple": model.spec.width,
+        }
+    state[f"model.{head}.anchors"] = cells
+    write_safetensors(path, state, about | {"class_names": list(class_names)})
 
 
 def placeholder_names(num_classes: int) -> tuple[str, ...]:
@@ -273,10 +322,10 @@ def _described_anchors(description: Mapping[str, Any]) -> Any:
 
 def _without_prefix(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Names from `model.` on, as where a wrapper put something before them."""
-    stems = [name for name in state if name.endswith(f".{_STEM}")]
-    if _STEM in state or len(stems) != 1:
+    stems = [name for name in state if f".{name}".endswith(_STEMS)]
+    if len(stems) != 1:
         return dict(state)
-    prefix = stems[0].removesuffix(_STEM)
+    prefix = stems[0].removesuffix(_STEM).removesuffix(_FOCUS)
     return {name.removeprefix(prefix): array for name, array in state.items()}
 
 
