@@ -158,7 +158,9 @@ def whole(
     """
     text = _text(section, key, default)
     if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
-        raise _wrong(section, key, text, f"a whole number from {low} to {high}")
+        many = f"a whole number from {low} to {high}"
+        only = f"{low}, the only value that is supported"
+        raise _wrong(section, key, text, many if low < high else only)
     return int(text)
 
 
@@ -181,7 +183,9 @@ def number(
     """
     text = _text(section, key, default)
     if not _NUMBER.fullmatch(text) or not low <= float(text) <= high:
-        raise _wrong(section, key, text, f"a number from {low:g} to {high:g}")
+        many = f"a number from {low:g} to {high:g}"
+        only = f"{low:g}, the only value that is supported"
+        raise _wrong(section, key, text, many if low < high else only)
     return float(text)
 
 
