@@ -51,7 +51,7 @@ def rows_of(spec: CspSpec) -> dict[str, Any]:
 
 
 def is_yolov5(described: Model, model: Model) -> bool:
-    """Whether a network from a description computes what a YOLOv5 v6.0 does.
+    """Whether a network from a description is a YOLOv5 v6.0, also by its names.
 
     Args:
         described: of the family `yaml`.
@@ -68,5 +68,6 @@ def is_yolov5(described: Model, model: Model) -> bool:
 
 
 def _layers(spec: DescribedSpec) -> list[Any]:
-    """All that decides what a network computes."""
-    return [(node.kind, node.inputs, dict(node.arguments)) for node in spec.nodes]
+    """All that decides what a network computes, and what its arrays are called."""
+    nodes = [(node.kind, node.inputs, dict(node.arguments)) for node in spec.nodes]
+    return [*nodes, dict(spec.prefixes)]

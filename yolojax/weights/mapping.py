@@ -71,27 +71,35 @@ _UNITS_OF: dict[type, dict[str, str]] = {
 }
 
 
-def published_names(model: Model) -> dict[str, str]:
+def published_names(
+    model: Model, shapes: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """The published name of every variable, by our path.
 
     Paths start with `params/` or `batch_stats/`, as in
     `params/backbone/stem/conv/kernel` -> `model.0.conv.weight`.
 
+    Args:
+        model: a YOLOv5, or a network from a description.
+        shapes: `model.shapes()`, if they are known already.
+
     Raises:
         ValueError: networks of this family have no state dicts.
     """
     if model.family == "yolov5":
-        return yolov5_names(model)
+        return yolov5_names(model, shapes)
     if model.family == "yaml":
-        return described_names(model)
+        return described_names(model, shapes)
     raise ValueError(f"{model.name}: there are no state dicts of {model.family} models")
 
 
-def yolov5_names(model: Model) -> dict[str, str]:
+def yolov5_names(
+    model: Model, shapes: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """`published_names` of a YOLOv5 v6.0."""
     layers = dict(_layer_numbers(model))
     names = {}
-    for path in flatten(model.shapes()):
+    for path in flatten(shapes or model.shapes()):
         _, part, block, *rest = path.split("/")
         number = f"model.{layers[f'{part}/{block}']}"
         if part == "head":
@@ -103,7 +111,9 @@ def yolov5_names(model: Model) -> dict[str, str]:
     return names
 
 
-def described_names(model: Model) -> dict[str, str]:
+def described_names(
+    model: Model, shapes: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """`published_names` of a network from a description."""
     modules = {}
     for node in model.spec.nodes:
@@ -111,7 +121,7 @@ def described_names(model: Model) -> dict[str, str]:
         kind = repeated or model.spec.kinds[node.kind]
         modules[f"{node.part}/{node.name}"] = kind
     names = {}
-    for path in flatten(model.shapes()):
+    for path in flatten(shapes or model.shapes()):
         _, part, node, *rest = path.split("/")
         block = f"{part}/{node}"
         inner = _inner(rest, modules[block])
@@ -134,7 +144,8 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
     Raises:
         ValueError: names are missing or left over, or shapes differ; all are listed.
     """
-    names, shapes = published_names(model), flatten(model.shapes())
+    shapes = flatten(model.shapes())
+    names = published_names(model, shapes)
     missing, misshaped, leaves = [], [], {}
     for path, name in names.items():
         if name not in state:
