@@ -9,7 +9,9 @@ from yolojax import experiment, settings
 from yolojax.engine import checkpoint
 from yolojax.engine.warm_start import first_variables
 from yolojax.models.detector import build_model
+from yolojax.models.yolov5_rows import rows_of
 from yolojax.trees import flatten
+from yolojax.weights.mapping import to_state_dict
 from yolojax.weights.published import write_published
 
 
@@ -163,3 +165,25 @@ def test_an_older_run_without_the_key_still_goes_on(tmp_path):
     settings.write_config(chosen, tmp_path)
     with pytest.raises(ValueError, match="another config: init.weights was"):
         settings.write_config(tiny_config(init__weights="x.pt"), tmp_path)
+
+
+@pytest.mark.parametrize("described_first", [False, True])
+def test_a_yolov5_fits_its_own_description_and_the_reverse(described_first, tmp_path):
+    by_name = build_model("yolov5n", num_classes=3, width=0.0625, depth=0.1)
+    by_rows = build_model(
+        "yaml",
+        num_classes=3,
+        description=json.dumps(rows_of(by_name.spec)),
+    )
+    source, target = (by_rows, by_name) if described_first else (by_name, by_rows)
+    variables, path = source.init(3), tmp_path / "a.safetensors"
+    write_published(path, source, variables, ("a", "b", "c"))
+    start = first_variables(target, seed=0, weights=str(path))
+    state, again = (
+        to_state_dict(model, leaves)
+        for model, leaves in ((source, variables), (target, start.variables))
+    )
+    assert set(state) == set(again)
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, again[name], err_msg=name)
+    assert "0 fresh" in start.notes[0]

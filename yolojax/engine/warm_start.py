@@ -14,7 +14,7 @@ from yolojax.models.detector import MODELS, build_model
 from yolojax.models.model import Model
 from yolojax.trees import flatten, match_mask, unflatten
 from yolojax.weights.darknet import find_pair, read_darknet
-from yolojax.weights.mapping import listed
+from yolojax.weights.mapping import listed, renamed
 from yolojax.weights.published import read_published
 
 _HEAD = "params/head/"
@@ -112,13 +112,19 @@ def _read(weights: str, model: Model) -> _Trained:
         return _Trained(model.name, part.variables, None, part.ends)
     if path.is_file():
         found = read_published(weights)
-        return _Trained(found.model.name, found.variables, found.model.anchors)
+        return _from_model(found.model, found.variables, model)
     config, variables, _ = checkpoint.load_weights(weights)
     arguments = {**config["model"], "num_classes": 1}
-    anchors = None
     if arguments.get("name") in MODELS:
-        anchors = build_model(**arguments).anchors
-    return _Trained(arguments.get("name", "?"), variables, anchors)
+        return _from_model(build_model(**arguments), variables, model)
+    return _Trained(arguments.get("name", "?"), variables, None)
+
+
+def _from_model(source: Model, variables: dict[str, Any], model: Model) -> _Trained:
+    """Variables of `source`; a YOLOv5's fit its description, too, and the reverse."""
+    if {source.family, model.family} == {"yolov5", "yaml"}:
+        variables = renamed(variables, source, model)
+    return _Trained(source.name, variables, source.anchors)
 
 
 def _is_alone(path: Path) -> bool:

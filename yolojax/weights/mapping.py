@@ -192,6 +192,30 @@ def to_state_dict(model: Model, variables: Mapping[str, Any]) -> dict[str, np.nd
     }
 
 
+def renamed(
+    variables: Mapping[str, Any], source: Model, target: Model
+) -> dict[str, Any]:
+    """Variables of one model under the paths of another, by their published names.
+
+    Args:
+        variables: of `source`.
+        source: where they come from.
+        target: whose paths they get; those whose name it does not know keep theirs.
+    """
+    shapes = flatten(target.shapes())
+    paths = {name: path for path, name in published_names(target, shapes).items()}
+    names = published_names(source)
+    leaves = {}
+    for path, leaf in flatten(variables).items():
+        ours = paths.get(names.get(path, ""))
+        if ours is None:
+            leaves[path] = leaf
+        else:
+            array = _to_theirs(np.asarray(leaf), path)
+            leaves[ours] = _to_ours(array, ours, len(shapes[ours].shape))
+    return unflatten(leaves)
+
+
 def published_anchors(
     state: Mapping[str, np.ndarray], strides: Sequence[int]
 ) -> tuple[tuple[tuple[float, float], ...], ...] | None:
