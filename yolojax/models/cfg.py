@@ -48,7 +48,8 @@ class Section:
     @property
     def where(self) -> str:
         """Its place, for messages."""
-        return f"line {self.line}, [{self.kind}]" if self.line else f"[{self.kind}]"
+        kind = f"[{_shown(self.kind, quoted=False)}]"
+        return f"line {self.line}, {kind}" if self.line else kind
 
     def changed(self, **options: object) -> Section:
         """The section with other or further values."""

@@ -43,9 +43,9 @@ _REFUSED = {
 _NEEDED = {
     "convolutional": (
         *("filters", "size", "stride", "pad", "padding", "groups", "activation"),
-        *("batch_normalize", "dilation"),
+        *("batch_normalize", "dilation", "stride_x", "stride_y"),
     ),
-    "maxpool": ("size", "stride", "padding"),
+    "maxpool": ("size", "stride", "padding", "stride_x", "stride_y"),
     "route": ("layers", "groups", "group_id"),
     "shortcut": ("from", "activation"),
     "upsample": ("stride",),
