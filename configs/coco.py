@@ -50,9 +50,10 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     c.data.max_boxes = 0  # 0: as many as the fullest picture has
     c.data.num_threads = 0  # 0: one a core
-    c.data.cache = "none"  # none, encoded, disk
+    c.data.cache = "none"  # none, encoded, disk, device
     c.data.cache_bytes = 0  # most that the cache may take; 0: what is free
     c.data.cache_dir = ""  # of the disk cache; empty: in the user's cache folder
+    c.data.sampling = ConfigDict(dict(name="shuffle", fraction=1.0))
     c.data.strict = False  # True: stop when anything is wrong with the data
 
     c.augment = ConfigDict()

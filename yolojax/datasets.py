@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 from yolojax import lookup
 from yolojax.data import check, pipeline
 from yolojax.data.report import Report
+from yolojax.data.sampling import SAMPLERS, fraction_of
 from yolojax.data.sources import SOURCES
 
+Sampler = Callable[..., np.ndarray | None]
 # Arguments of sources that are paths, taken relative to `data.root`.
 PATHS = ("yaml", "images", "annotations", "root")
 
@@ -109,6 +112,39 @@ def look_at_pictures(
     if settings["data"]["strict"]:
         report.raise_if_any()
     return Data(source, keep, report)
+
+
+def sampler_of(settings: Mapping[str, Any]) -> tuple[Sampler, float]:
+    """How often pictures come in an epoch, from their classes; and the share used.
+
+    Raises:
+        ValueError: an unknown sampler or argument, or a fraction out of range.
+    """
+    arguments = dict(settings["data"]["sampling"])
+    name = arguments.pop("name", "shuffle")
+    fraction = arguments.pop("fraction", 1.0)
+    sampler = lookup.pick(SAMPLERS, name, "sampler")
+    lookup.check_arguments(sampler, arguments, f"config.data.sampling ({name!r})")
+    chosen = functools.partial(sampler, **arguments)
+    try:
+        fraction_of(0, 1, fraction)
+        chosen([np.zeros(1, np.int64)])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"config.data.sampling ({name!r}): {error}") from error
+    return chosen, fraction
+
+
+def sampled(settings: Mapping[str, Any], data: Data) -> tuple[Data, np.ndarray | None]:
+    """The part of a data set to train on, and how often each of its pictures comes.
+
+    Raises:
+        ValueError: anything wrong with `data.sampling`.
+    """
+    sampler, fraction = sampler_of(settings)
+    part = fraction_of(settings["seed"], len(data.keep), fraction)
+    data = dataclasses.replace(data, keep=data.keep[part])
+    examples = (data.source[index] for index in data.keep.tolist())
+    return data, sampler([e.labels[~e.crowd] for e in examples])
 
 
 def make_eval_batches(

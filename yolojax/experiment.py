@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from yolojax import datasets, lookup
 from yolojax.augment.policy import make_augment
 from yolojax.data import check, pipeline
 from yolojax.data.room import CACHES, Room
+from yolojax.data.sampling import epoch_length
+from yolojax.data.stored import make_shards
 from yolojax.datasets import Data
-from yolojax.engine import evaluate, sharding
+from yolojax.engine import device_cache, evaluate, sharding
+from yolojax.engine.feed import Feed, from_devices, from_host
 from yolojax.engine.step import Augment, Step, init_state, make_train_step
 from yolojax.engine.warm_start import Start, first_variables
 from yolojax.losses.darknet import yolov3_loss, yolov4_loss
@@ -63,6 +67,7 @@ class Experiment:
     train: Data
     val: Data | None
     max_boxes: int
+    repeats: np.ndarray | None
     steps_per_epoch: int
     total_steps: int
     optimizer: Optimizer
@@ -88,8 +93,48 @@ class Experiment:
             num_threads=datasets.num_threads(self.settings),
             cache=data["cache"],
             room=Room(data["cache_bytes"], data["cache_dir"]),
+            repeats=self.repeats,
             shard=(jax.process_index(), jax.process_count()),
         )
+
+    def feed(self, state: TrainState | None = None) -> Feed:
+        """The training batches, from where `data.cache` has the pictures.
+
+        Args:
+            state: with it, the memory of a step is reckoned in, where devices say how
+                much they have.
+
+        Raises:
+            ValueError: there is no room for the cache.
+        """
+        if self.settings["data"]["cache"] != "device":
+            return from_host(self.train_batches(), self.mesh)
+        shards = make_shards(
+            seed=self.settings["seed"],
+            num_pictures=len(self.train.keep),
+            num_shards=self.mesh.devices.size,
+            batch_size=self.settings["batch_size"],
+            steps_per_epoch=self.steps_per_epoch,
+            repeats=self.repeats,
+        )
+        need = 0
+        if state is not None and device_cache.has_own_memory(self.mesh):
+            like = device_cache.abstract_stored(
+                shards, self.mesh, self.image_size, self.max_boxes
+            )
+            need = device_cache.step_bytes(self.step, state, like)
+        cache = device_cache.DeviceCache(
+            self.train.source,
+            self.train.keep,
+            shards,
+            self.mesh,
+            image_size=self.image_size,
+            max_boxes=self.max_boxes,
+            num_threads=datasets.num_threads(self.settings),
+            budget=self.settings["data"]["cache_bytes"],
+            step_bytes=need,
+        )
+        return from_devices(cache)
 
 
 def make_model(
@@ -236,7 +281,9 @@ def make_step(
         apply=model.apply,
         loss=make_loss(settings, model),
         optimizer=optimizer,
-        augment=make_augmentation(settings, max_boxes),
+        augment=device_cache.on_each_device(
+            make_augmentation(settings, max_boxes), mesh
+        ),
         ema_decay=settings["ema"]["decay"],
         ema_ramp=settings["ema"]["ramp"],
         mosaic_steps=mosaic_steps(settings, steps_per_epoch),
@@ -313,7 +360,8 @@ def build(
     start = first_variables(
         model, seed=settings["seed"], workdir=workdir, **settings["init"]
     )
-    lookup.pick(CACHES, settings["data"]["cache"], "cache")
+    lookup.pick({**CACHES, "device": None}, settings["data"]["cache"], "cache")
+    datasets.sampler_of(settings)
 
     def look(part: str, source: Any) -> Data:
         path = workdir / f"scan_{part}.json" if workdir else None
@@ -321,14 +369,15 @@ def build(
             settings, source, cache_path=path, progress=progress
         )
 
-    train = look("train", source)
+    train, repeats = datasets.sampled(settings, look("train", source))
     if not any(len(source[i].labels) for i in train.keep.tolist()):
         raise ValueError(
             "config.data.train: no picture has a box, so there is nothing to learn. "
             "Look at what was read: python -m yolojax.check"
         )
     val = look("val", val_source) if val_source is not None else None
-    steps_per_epoch = math.ceil(len(train.keep) / settings["batch_size"])
+    length = epoch_length(len(train.keep), repeats)
+    steps_per_epoch = math.ceil(length / settings["batch_size"])
     total = settings["epochs"] * steps_per_epoch
     if settings["max_steps"]:
         total = min(total, settings["max_steps"])
@@ -348,6 +397,7 @@ def build(
         train=train,
         val=val,
         max_boxes=max_boxes,
+        repeats=repeats,
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         optimizer=optimizer,

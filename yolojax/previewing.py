@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from yolojax import experiment
-from yolojax.engine import sharding
+from yolojax.engine.device_cache import on_each_device
 from yolojax.settings import mosaic_steps
 from yolojax.vis import draw
 from yolojax.vis.cells import draw_cell
@@ -31,11 +31,13 @@ def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
         ValueError: anything wrong with config or data.
     """
     run = experiment.build(settings)
-    batches = run.train_batches()
-    batches.set_state({"next_index": step})
-    batch = sharding.put_batch(next(batches), run.mesh)
-    batches.close()
+    feed = run.feed()
+    feed.fill(None)
+    feed.batches.set_state({"next_index": step})
+    batch = feed.put(next(feed.batches))
+    feed.batches.close()
     augment = experiment.make_augmentation(settings, run.max_boxes)
+    augment = on_each_device(augment, run.mesh)
     mosaic_on = step < mosaic_steps(settings, run.steps_per_epoch)
     key = jax.random.fold_in(jax.random.key(settings["seed"]), step)
     shown, cut = jax.jit(augment)(key, batch, mosaic_on=mosaic_on)

@@ -81,6 +81,11 @@ class Stored(NamedTuple):
     count: Any = None
 
 
+def num_pictures(batch: Batch | Stored) -> int:
+    """How many pictures a step takes."""
+    return len(batch.rows if isinstance(batch, Stored) else batch.image_id)
+
+
 class Detections(NamedTuple):
     """Found boxes of a batch, best first, padded to k a picture.
 

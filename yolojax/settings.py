@@ -17,7 +17,10 @@ from yolojax.files import replace_text
 from yolojax.lookup import hint
 
 # Sections whose keys are the arguments of a component, and are checked there.
-OPEN = ("model", "data.train", "data.val", "loss.arguments", "optim.arguments")
+OPEN = (
+    *("model", "data.train", "data.val", "data.sampling"),
+    *("loss.arguments", "optim.arguments"),
+)
 
 DEFAULTS: dict[str, Any] = {
     "seed": 0,
@@ -38,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
         "cache": "none",
         "cache_bytes": 0,
         "cache_dir": "",
+        "sampling": {"name": "shuffle", "fraction": 1.0},
         "strict": False,
     },
     "augment": {"policy": (), "max_boxes": 0, "close_mosaic_epochs": 0},

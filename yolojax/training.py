@@ -15,7 +15,7 @@ from yolojax import datasets, experiment, inference
 from yolojax import settings as config
 from yolojax.data.decode import decode_image
 from yolojax.datasets import Data
-from yolojax.engine import checkpoint, evaluate, loop, sharding
+from yolojax.engine import checkpoint, evaluate, loop
 from yolojax.engine.log import RunLog, write_json
 from yolojax.engine.progress import Progress, counter
 from yolojax.experiment import Experiment
@@ -56,21 +56,25 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     source = run.train.source
     config.write_classes(source.class_names, source.category_ids, workdir)
     describe(run)
-    state, batches = run.initial_state(), run.train_batches()
-    if batches.cache_note:
-        print(batches.cache_note, flush=True)
+    state = run.initial_state()
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
     book = loop.Bookkeeping()
     restored = checkpoints.restore(state)
     if restored is not None:
         state, book = restored.state, loop.Bookkeeping(**restored.progress)
-        batches.set_state(restored.data)
         if int(state.step) >= run.total_steps and (workdir / "summary.json").exists():
             checkpoints.close()
-            batches.close()
             print(f"{workdir} is finished; for more, raise config.epochs")
             return 0
         print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
+    feed = run.feed(state)
+    batches = feed.batches
+    if restored is not None:
+        batches.set_state(restored.data)
+    if feed.note:
+        print(feed.note, flush=True)
+    with counter("pictures stored") as progress:
+        feed.fill(progress)
     book_before = book.seconds
     start, writes = int(state.step), jax.process_index() == 0
     evaluation = make_evaluation(run)
@@ -93,7 +97,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             state,
             step=run.step,
             batches=batches,
-            put=lambda batch: sharding.put_batch(batch, run.mesh),
+            put=feed.put,
             evaluate=evaluation and (lambda state: _numbers(evaluation(state.ema))),
             fitness=fitness,
             checkpoints=checkpoints,

@@ -176,6 +176,7 @@ def make_train_batches(
     room: Room = NO_LIMIT,
     start_step: int = 0,
     steps_per_epoch: int | None = None,
+    repeats: np.ndarray | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> TrainBatches:
     """The shuffled, endless stream of training batches.
@@ -197,6 +198,8 @@ def make_train_batches(
         room: what the cache may take.
         start_step: the step of the first batch.
         steps_per_epoch: batches an epoch; None takes as many as hold every picture.
+        repeats: how often each picture of `keep` is expected in an epoch, see
+            `epoch_order`; None: once.
         shard: (index, count) of this host, which gets its rows of each batch.
 
     Raises:
@@ -210,26 +213,33 @@ def make_train_batches(
         num_pictures=len(keep),
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
+        repeats=repeats,
     )
     store, note = pick(CACHES, cache, "cache")(source, keep, image_size, room)
-    layout = Layout(
-        image_size=image_size,
-        max_boxes=max_boxes,
-        fill=0,
-        place=lambda size: letterbox_shape(size, image_size, scale_up=False)._replace(
-            offset=(0, 0)
-        ),
-        read=store.read,
-    )
     return TrainBatches(
         Loader(source, num_threads),
-        layout,
+        training_layout(image_size, max_boxes, store),
         stream,
         rows,
         keep,
         cache=store,
         cache_note=note,
         start_step=start_step,
+    )
+
+
+def training_layout(
+    image_size: tuple[int, int], max_boxes: int, cache: Cache
+) -> Layout:
+    """Pictures shrunk to fit, never enlarged, at the top left; the rest is zero."""
+    return Layout(
+        image_size=image_size,
+        max_boxes=max_boxes,
+        fill=0,
+        place=lambda size: letterbox_shape(size, image_size, scale_up=False)._replace(
+            offset=(0, 0)
+        ),
+        read=cache.read,
     )
 
 

@@ -17,7 +17,7 @@ from yolojax.engine.checkpoint import Checkpoints
 from yolojax.engine.log import RunLog
 from yolojax.engine.progress import Progress, StepClock
 from yolojax.engine.step import Step
-from yolojax.records import TrainState
+from yolojax.records import TrainState, num_pictures
 
 # The loop reads a step's numbers when so many later ones are under way, so that it
 # learns of a bad step soon and still never waits for the device.
@@ -186,7 +186,7 @@ def fit(
             number += 1
             pending.append((number, numbers))
             settle(LAG)
-            clock.count(batch.image.shape[0])
+            clock.count(num_pictures(batch))
             progress.advance(number)
             if plan.due(number, plan.log_every):
                 settle(0)

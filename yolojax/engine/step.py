@@ -12,12 +12,12 @@ import optax
 from yolojax.engine.ema import update_ema
 from yolojax.optim.build import Optimizer
 from yolojax.optim.transforms import tree_where
-from yolojax.records import Batch, TrainState
+from yolojax.records import Batch, Stored, TrainState, num_pictures
 
 Apply = Callable[..., tuple[Any, Any]]
 Loss = Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
 Augment = Callable[..., tuple[Batch, jax.Array]]
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+Step = Callable[[TrainState, Batch | Stored], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def init_state(variables: Mapping[str, Any], optimizer: Optimizer) -> TrainState:
@@ -76,7 +76,9 @@ def make_train_step(
         A function to jit; the log's numbers are float32 scalars, `finite` among them.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+    def step(
+        state: TrainState, batch: Batch | Stored
+    ) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         pictures, cut = augment(key, batch, mosaic_on=state.step < mosaic_steps)
 
@@ -115,7 +117,7 @@ def make_train_step(
             skipped=state.skipped + bad,
             skipped_in_a_row=(state.skipped_in_a_row + 1) * bad,
         )
-        pictures_seen = batch.image.shape[0]
+        pictures_seen = num_pictures(batch)
         numbers = {
             "loss": total / pictures_seen,
             **{f"loss/{name}": v for name, v in parts.items() if v.ndim == 0},
