@@ -23,6 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model.name = "yolov5n"
     c.model.num_classes = 3
 
+    c.hyp = ""  # a YOLOv5 hyper-parameter file, which has the last word
     c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
 
     c.data = ConfigDict()

@@ -31,6 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ((22, 43), (27, 41), (30, 50)),
     )
 
+    c.hyp = ""  # a YOLOv5 hyper-parameter file, which has the last word
     c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
 
     c.data = ConfigDict()

@@ -31,6 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ((27, 46), (27, 51), (34, 50)),
     )
 
+    c.hyp = ""  # a YOLOv5 hyper-parameter file, which has the last word
     c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
 
     c.data = ConfigDict()

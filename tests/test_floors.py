@@ -17,6 +17,7 @@ FLOORS = [
     {"models"},
     {"optim", "metrics", "weights", "compression"},
     {"engine", "vis"},
+    {"hyperparameters"},
     {"settings", "datasets"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing"},

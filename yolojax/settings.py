@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolojax import trees
+from yolojax import hyperparameters, trees
 from yolojax.files import replace_text
 from yolojax.lookup import hint
 
@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "devices": 0,
     "dtype": "float32",
     "model": {},
+    "hyp": "",
     "init": {"weights": "", "skip": ()},
     "data": {
         "root": "",
@@ -154,6 +155,10 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     settings = copy.deepcopy(DEFAULTS)
     _merge(settings, given, "")
     _read_description(settings["model"])
+    if path := settings["hyp"]:
+        hyperparameters.apply(settings, path)
+        # A run keeps the values and not the file's name.
+        settings["hyp"] = ""
     return settings
 
 
@@ -174,7 +179,7 @@ def _read_description(model: dict[str, Any]) -> None:
     if not path or model.get("description"):
         return
     try:
-        model["description"] = Path(path).read_text()
+        model["description"] = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ValueError(f"config.model.path {path}: {error}") from error
 
@@ -247,8 +252,8 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
     return value
 
 
-def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
-    """Write `config.json`, or check that it says the same.
+def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
+    """Check that a run with these settings may start or go on in the directory.
 
     Raises:
         ValueError: the directory belongs to a run with another config.
@@ -256,31 +261,39 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir {workdir} is a file; give a directory")
     path = workdir / "config.json"
-    text = json.dumps(settings, indent=1, sort_keys=True)
-    if path.exists():
-        # A key that is newer than the run has its default.
-        before = json.loads(json.dumps(from_json(path.read_text())))
-        now = json.loads(text)
-        before, now = (
-            {
-                path: value
-                for path, value in trees.flatten(tree).items()
-                if not path.startswith(MAY_CHANGE)
-            }
-            for tree in (before, now)
+    if not path.exists():
+        return
+    # A key that is newer than the run has its default.
+    before, now = (
+        {
+            path: value
+            for path, value in trees.flatten(json.loads(json.dumps(tree))).items()
+            if not path.startswith(MAY_CHANGE)
+        }
+        for tree in (from_json(path.read_text()), settings)
+    )
+    differing = [
+        f"{key.replace('/', '.')} was {before.get(key)}, now {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"{workdir} holds a run with another config: {'; '.join(differing)}. "
+            "Use another --workdir, or remove this one"
         )
-        differing = [
-            f"{key.replace('/', '.')} was {before.get(key)}, now {now.get(key)}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
-        if differing:
-            raise ValueError(
-                f"{workdir} holds a run with another config: {'; '.join(differing)}. "
-                "Use another --workdir, or remove this one"
-            )
+
+
+def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
+    """Write `config.json`, after `check_config`.
+
+    Raises:
+        ValueError: the directory belongs to a run with another config.
+    """
+    check_config(settings, workdir)
     # In one step: a run that is killed here must be able to read it again.
-    replace_text(path, text)
+    text = json.dumps(settings, indent=1, sort_keys=True)
+    replace_text(workdir / "config.json", text)
 
 
 def write_classes(

@@ -128,7 +128,7 @@ def _read(path: str) -> str:
     if not path:
         raise ValueError("model 'yaml' needs path, a YOLOv5 model description")
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ValueError(f"config.model.path {path}: {error}") from error
 
