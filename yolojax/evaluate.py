@@ -22,7 +22,9 @@ from yolojax import command
 
 flags.DEFINE_string("workdir", None, "Directory of the run whose weights to evaluate.")
 flags.DEFINE_string(
-    "weights", None, "A workdir, one of its checkpoints, or a .pt or .safetensors file."
+    "weights",
+    None,
+    "A workdir, one of its checkpoints, or a .pt, .safetensors or .weights file.",
 )
 flags.DEFINE_string("split", None, "Another split of the same source, as test.")
 flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")

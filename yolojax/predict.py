@@ -14,7 +14,9 @@ from absl import flags
 from yolojax import command
 
 flags.DEFINE_string(
-    "weights", None, "A workdir, one of its checkpoints, or a .pt or .safetensors file."
+    "weights",
+    None,
+    "A workdir, one of its checkpoints, or a .pt, .safetensors or .weights file.",
 )
 flags.DEFINE_multi_string("source", None, "File, folder, pattern or list; repeatable")
 flags.DEFINE_string("output", "runs/predict", "Where pictures and JSON go.")
