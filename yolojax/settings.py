@@ -273,7 +273,8 @@ def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
         for tree in (from_json(path.read_text()), settings)
     )
     differing = [
-        f"{key.replace('/', '.')} was {before.get(key)}, now {now.get(key)}"
+        f"{key.replace('/', '.')} was {_short(before.get(key))}, "
+        f"now {_short(now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
@@ -282,6 +283,12 @@ def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
             f"{workdir} holds a run with another config: {'; '.join(differing)}. "
             "Use another --workdir, or remove this one"
         )
+
+
+def _short(value: Any) -> str:
+    """A value for a message; of a model's description only that it is long."""
+    text = str(value)
+    return text if len(text) <= 200 else f"a text of {len(text)} characters"
 
 
 def write_config(settings: Mapping[str, Any], workdir: Path) -> None:

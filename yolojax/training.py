@@ -52,9 +52,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     began = time.monotonic()
     with counter("pictures looked at") as progress:
         run = experiment.build(settings, workdir=workdir, progress=progress)
-    config.write_config(settings, workdir)
-    source = run.train.source
-    config.write_classes(source.class_names, source.category_ids, workdir)
+    config.check_config(settings, workdir)
     describe(run)
     state = run.initial_state()
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
@@ -68,6 +66,10 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             return 0
         print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
     feed = run.feed(state)
+    # Only now: a config whose cache was refused must not stand in the way of the next.
+    config.write_config(settings, workdir)
+    source = run.train.source
+    config.write_classes(source.class_names, source.category_ids, workdir)
     batches = feed.batches
     if restored is not None:
         batches.set_state(restored.data)

@@ -139,16 +139,26 @@ def test_number_of_threads_does_not_change_the_data(source):
     assert_equal(one, five)
 
 
+def test_pictures_come_as_often_as_a_sampler_expects(source):
+    repeats = np.where(np.arange(23) < 3, 5.0, 0.0)
+    batches = train(source, repeats=repeats)
+    assert batches.steps_per_epoch == 4
+    shown = np.concatenate([batch.image_id for batch in take(batches, 4)])
+    counts = np.bincount(shown[:15], minlength=23)
+    np.testing.assert_array_equal(counts, repeats)
+
+
 def test_seed_decides_the_order(source):
     (first,), (second,) = (take(train(source, seed=seed), 1) for seed in (0, 1))
     assert (first.image_id != second.image_id).any()
 
 
-@pytest.mark.parametrize("kind", ["train", "evaluation", "rectangular"])
+@pytest.mark.parametrize("kind", ["train", "weighted", "evaluation", "rectangular"])
 def test_hosts_batches_in_order_are_the_single_hosts_batch(source, kind):
-    if kind == "train":
-        whole = take(train(source), 7)
-        parts = [take(train(source, shard=(k, 2)), 7) for k in range(2)]
+    if kind in ("train", "weighted"):
+        more = {"repeats": np.linspace(0, 3, 23)} if kind == "weighted" else {}
+        whole = take(train(source, **more), 7)
+        parts = [take(train(source, shard=(k, 2), **more), 7) for k in range(2)]
     else:
         make = evaluation if kind == "evaluation" else rectangular
         whole = list(make(source))

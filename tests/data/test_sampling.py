@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from yolojax.data.sampling import Stream, epoch_order, shard_rows
+from yolojax.data.sampling import (
+    SAMPLERS,
+    Stream,
+    epoch_order,
+    fraction_of,
+    shard_pictures,
+    shard_rows,
+)
 
 
 @pytest.mark.parametrize("n", [1, 2, 97])
@@ -81,3 +88,145 @@ def test_a_batch_that_hosts_do_not_divide_is_an_error():
         shard_rows(10, (0, 4))
     with pytest.raises(ValueError, match="shard 4 of 4 does not exist"):
         shard_rows(12, (4, 4))
+
+
+def times(repeats, epochs=200, seed=0):
+    """How often each picture came in each epoch, [epochs, pictures]."""
+    n = len(repeats)
+    orders = [epoch_order(seed, e, n, repeats=repeats) for e in range(epochs)]
+    return np.stack([np.bincount(order, minlength=n) for order in orders])
+
+
+def test_pictures_come_as_often_as_expected_rounded_up_or_down():
+    repeats = np.array([1.0, 0.25, 2.5, 0.0, 1.0, 3.0, 0.75, 1.5])
+    counts = times(repeats)
+    assert (counts.sum(axis=1) == 10).all()
+    assert (counts >= np.floor(repeats)).all() and (counts <= np.ceil(repeats)).all()
+    # At most .5 a picture and epoch off, so .035 on the mean of 200.
+    np.testing.assert_allclose(counts.mean(axis=0), repeats, atol=0.15)
+
+
+def test_a_sum_that_is_no_whole_number_is_rounded_and_the_rest_scaled():
+    counts = times(np.full(7, 0.9))
+    assert (counts.sum(axis=1) == 6).all()
+    np.testing.assert_allclose(counts.mean(axis=0), 6 / 7, atol=0.15)
+    assert (times(np.array([0.0, 0.2])).sum(axis=1) == 1).all()
+
+
+def test_expecting_each_once_is_a_permutation_in_random_order():
+    orders = [epoch_order(0, e, 9, repeats=np.ones(9)) for e in range(300)]
+    assert all(sorted(order.tolist()) == list(range(9)) for order in orders)
+    firsts = np.bincount([order[0] for order in orders], minlength=9)
+    assert (np.abs(firsts - 300 / 9) < 25).all()
+
+
+def test_pictures_that_come_often_do_not_come_in_a_row():
+    order = epoch_order(0, 0, 40, repeats=np.full(40, 5.0))
+    assert (order[1:] == order[:-1]).sum() < 20
+
+
+def test_shards_have_draws_of_their_own_and_the_first_those_of_one_host():
+    one = epoch_order(3, 2, 30)
+    np.testing.assert_array_equal(epoch_order(3, 2, 30, shard=0), one)
+    assert (epoch_order(3, 2, 30, shard=1) != one).any()
+
+
+# Four pictures: two boxes of class 0, one of class 0, classes 0 and 1, none.
+LABELS = [np.array(own, np.int32) for own in ([0, 0], [0], [0, 1], [])]
+
+
+def test_samplers_by_hand():
+    assert SAMPLERS["shuffle"](LABELS) is None
+    # Shares of pictures: 3/4 and 1/4. At 1: sqrt(4/3) and 2; at 1/4: both 1.
+    root = np.sqrt(4 / 3)
+    np.testing.assert_allclose(
+        SAMPLERS["repeat_factor"](LABELS, threshold=1.0), [root, root, 2.0, 1.0]
+    )
+    np.testing.assert_array_equal(
+        SAMPLERS["repeat_factor"](LABELS, threshold=0.25), 1.0
+    )
+    # Through class 0 a third each, the third picture through class 1 once more; their
+    # mean is 2/3.
+    np.testing.assert_allclose(SAMPLERS["class_balanced"](LABELS), [0.5, 0.5, 2.0, 1.0])
+    np.testing.assert_allclose(
+        SAMPLERS["class_balanced"](LABELS, background=0.25)[3], 0.25
+    )
+    # Boxes: 4 of class 0, 1 of class 1. Weights 2/4, 1/4, 1/4 + 1; their mean is 2/3.
+    np.testing.assert_allclose(
+        SAMPLERS["image_weighted"](LABELS), [0.75, 0.375, 1.875, 1.0]
+    )
+    # By boxes alone: 2, 1, 2, with a mean of 5/3.
+    np.testing.assert_allclose(
+        SAMPLERS["image_weighted"](LABELS, power=0.0), [1.2, 0.6, 1.2, 1.0]
+    )
+
+
+def test_balanced_classes_come_equally_often():
+    rng = np.random.default_rng(0)
+    chances = [0.5, 0.3, 0.15, 0.05]
+    labels = [rng.choice(4, 1, p=chances) for _ in range(400)]
+    order = [
+        epoch_order(0, e, 400, repeats=SAMPLERS["class_balanced"](labels))
+        for e in range(4)
+    ]
+    shown = np.bincount([labels[i][0] for i in np.concatenate(order)], minlength=4)
+    np.testing.assert_allclose(shown, 400, atol=8)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_take_a_class_that_no_picture_shows_and_pictures_without_boxes(name):
+    labels = [np.array([5], np.int32), np.array([], np.int32), np.array([2], np.int32)]
+    repeats = SAMPLERS[name](labels)
+    if repeats is not None:
+        assert repeats.shape == (3,) and np.isfinite(repeats).all()
+        assert (repeats >= 0).all() and repeats[0] == repeats[2]
+
+
+@pytest.mark.parametrize(
+    "name, arguments, message",
+    [
+        ("repeat_factor", dict(threshold=0.0), "threshold is 0.0, expected above 0"),
+        ("class_balanced", dict(background=-1.0), "background is -1.0, expected at"),
+        ("image_weighted", dict(power=-1.0), "power is -1.0, expected at least 0"),
+    ],
+)
+def test_wrong_arguments_of_samplers_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SAMPLERS[name](LABELS, **arguments)
+
+
+def test_nothing_to_balance_is_an_error():
+    with pytest.raises(ValueError, match="no picture has a box"):
+        SAMPLERS["class_balanced"]([np.zeros(0, np.int32)])
+
+
+def test_a_fraction_is_the_same_part_each_time_and_grows_by_adding():
+    half = fraction_of(0, 40, 0.5)
+    np.testing.assert_array_equal(half, fraction_of(0, 40, 0.5))
+    assert len(half) == 20 and (np.diff(half) > 0).all()
+    assert set(fraction_of(0, 40, 0.25)) < set(half) < set(fraction_of(0, 40, 1.0))
+    assert (fraction_of(1, 40, 0.5) != half).any()
+    assert len(fraction_of(0, 40, 0.001)) == 1
+    for wrong in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="expected above 0 and at most 1"):
+            fraction_of(0, 40, wrong)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shards_hold_each_picture_once_and_are_equally_large(count):
+    shards = shard_pictures(0, 23, count)
+    assert sorted(np.concatenate(shards).tolist()) == list(range(23))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    assert all((np.diff(own) > 0).all() for own in shards)
+    if count > 1:
+        # Not a fixed stride, with which sorted or periodic data would go badly.
+        assert len(set(np.diff(shards[0]))) > 1
+
+
+def test_an_epoch_of_a_sampler_has_as_many_steps_as_it_expects_pictures():
+    stream = Stream(seed=0, num_pictures=10, batch_size=4, repeats=np.full(10, 1.5))
+    assert stream.steps_per_epoch == 4
+    places = np.concatenate([stream.places(k) for k in range(4)])
+    counts = np.bincount(places[:15], minlength=10)
+    assert counts.min() >= 1 and counts.max() <= 2
+    np.testing.assert_array_equal(places[15], places[0])
