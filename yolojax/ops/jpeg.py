@@ -177,7 +177,7 @@ def _quantised(
     multiple = jnp.trunc(plane / step + 0.5 * jnp.sign(plane))
     plane = settle(multiple * step, never)
     plane = along_rows(down_columns(plane, INVERSE), INVERSE)
-    return jnp.clip(jnp.round(plane[:, :height, :width]), -128.0, 127.0)
+    return jnp.clip(jnp.floor(plane[:, :height, :width] + 0.5), -128.0, 127.0)
 
 
 def _halve(plane: Float[Array, "b h w"]) -> Float[Array, "b h2 w2"]:
