@@ -5,7 +5,7 @@ table `AUGMENTATIONS`:
 
 1. geometry, composed into one scene: letterbox (always), mosaic, affine, flips;
 2. one gather that reads the uint8 pictures (`yolojax.ops.warp`);
-3. colour;
+3. colour, then sharpness and blur, noise, and compression last;
 4. mixing, and erasing.
 
 To add an augmentation, write a function that returns a `GeometryStep`, a `ColourStep`
@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from yolojax.augment import colour, noise
 from yolojax.augment.boxes import carry_boxes, cut_boxes
-from yolojax.augment.colour import ColourStep, hsv
+from yolojax.augment.colour import ColourStep
 from yolojax.augment.geometry import (
     GeometryStep,
     Scene,
@@ -42,7 +43,24 @@ AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
     "affine": affine,
     "flip_up_down": flip_up_down,
     "flip_left_right": flip_left_right,
-    "hsv": hsv,
+    "hsv": colour.hsv,
+    "brightness": colour.brightness,
+    "contrast": colour.contrast,
+    "colour": colour.colour,
+    "gamma": colour.gamma,
+    "to_gray": colour.to_gray,
+    "channel_shuffle": colour.channel_shuffle,
+    "invert": colour.invert,
+    "solarise": colour.solarise,
+    "posterise": colour.posterise,
+    "autocontrast": colour.autocontrast,
+    "equalise": colour.equalise,
+    "sharpen": noise.sharpen,
+    "gaussian_blur": noise.gaussian_blur,
+    "box_blur": noise.box_blur,
+    "gaussian_noise": noise.gaussian_noise,
+    "salt_and_pepper": noise.salt_and_pepper,
+    "compression": noise.compression,
 }
 
 Step = GeometryStep | ColourStep | MixStep
