@@ -15,15 +15,16 @@ from yolojax.engine.step import init_state
 from yolojax.models.model import Model
 from yolojax.records import Batch
 
-# Options of a Darknet [yolo] section, and our keys for them.
+# Options of a Darknet [yolo] section: our key, and what Darknet takes where there is
+# none and our losses take something else.
 _HINTS = {
-    "ignore_thresh": "config.loss.arguments.ignore_threshold",
-    "iou_thresh": "config.loss.arguments.match_threshold",
-    "iou_normalizer": "config.loss.box",
-    "obj_normalizer": "config.loss.objectness",
-    "cls_normalizer": "config.loss.classes",
-    "objectness_smooth": "config.loss.arguments.objectness_smooth",
-    "label_smooth_eps": "config.loss.label_smoothing",
+    "iou_normalizer": ("c.loss.box", ""),
+    "obj_normalizer": ("c.loss.objectness", ""),
+    "cls_normalizer": ("c.loss.classes", ""),
+    "label_smooth_eps": ("c.loss.label_smoothing", ""),
+    "ignore_thresh": ("ignore_threshold", "0.5"),
+    "iou_thresh": ("match_threshold", "1"),
+    "objectness_smooth": ("objectness_smooth", ""),
 }
 
 
@@ -57,7 +58,7 @@ def describe_model(settings: Mapping[str, Any]) -> str:
 
 
 def describe_training(model: Model) -> list[str]:
-    """How a Darknet description says that its network was trained, as config keys.
+    """How a Darknet description says that its network was trained, as config lines.
 
     Returns:
         Lines of text; none for other models, and where it says nothing.
@@ -66,16 +67,30 @@ def describe_training(model: Model) -> list[str]:
     if not hints:
         return []
     boxes = hints.get("iou_loss", "mse")
-    lines = [f"config.loss.name={'yolov3' if boxes == 'mse' else 'yolov4'}"]
-    rest = []
-    for option, value in hints.items():
-        if option in _HINTS and "," not in value:
-            lines.append(f"{_HINTS[option]}={value}")
-        elif option != "iou_loss" or boxes not in ("mse", "ciou"):
-            rest.append(f"{option}={value}")
+    lines = [f'c.loss.name = "{"yolov3" if boxes == "mse" else "yolov4"}"']
+    arguments = []
+    for option, (key, default) in _HINTS.items():
+        value = hints.get(option, default)
+        if not value or "," in value:
+            continue
+        if key.startswith("c."):
+            lines.append(f"{key} = {value}")
+        else:
+            arguments.append(f"{key}={value}")
+    lines.append(f"c.loss.arguments = dict({', '.join(arguments)})")
+    # One value for each level, and losses that there are none of here.
+    known = ("mse", "ciou")
+    rest = [
+        f"{option}={value}"
+        for option, value in hints.items()
+        if option not in (*_HINTS, "iou_loss")
+        or (option in _HINTS and "," in value)
+        or (option == "iou_loss" and value not in known)
+    ]
+    if rest:
+        lines.append(f"# without a key here: {'; '.join(rest)}")
     title = "its description was made for training with:"
-    beside = [f"  besides, without a key here: {'; '.join(rest)}"] if rest else []
-    return ["", title, *(f"  --{line}" for line in lines), *beside]
+    return ["", title, *(f"  {line}" for line in lines)]
 
 
 def describe_memory(settings: Mapping[str, Any]) -> str:

@@ -237,9 +237,9 @@ def test_convert_both_ways(pair, variables, tmp_path):
     assert rows["model"] == f"darknet ({tmp_path / 'x.cfg'}, 16 layers)"
     assert rows["classes"] == "2: cat, dog"
     assert rows["darknet"] == "version 0.2.5, trained on 0 pictures"
-    assert "--config.loss.name=yolov4" in table
-    assert "--config.loss.arguments.ignore_threshold=.7" in table
-    assert "besides, without a key here: obj_normalizer=1, .4" in table
+    assert 'c.loss.name = "yolov4"' in table
+    assert "c.loss.arguments = dict(ignore_threshold=.7, match_threshold=1)" in table
+    assert "# without a key here: obj_normalizer=1, .4" in table
     loaded = inference.load(tmp_path / "run")
     same_bits(loaded.variables, variables)
     assert loaded.settings["image_size"] == (64, 64)
@@ -280,11 +280,17 @@ def test_a_yolov5_is_not_written_as_weights(tmp_path):
 def test_info_shows_how_the_network_was_trained():
     model = {"name": "darknet", "num_classes": 2, "description": CFG}
     text = sizing.describe_model(tiny_config(model=model))
-    assert "--config.loss.arguments.ignore_threshold=.7" in text
-    published = build_model("yolov4", num_classes=80)
-    lines = sizing.describe_training(published)
-    assert "  --config.loss.arguments.match_threshold=0.213" in lines
-    assert "  --config.loss.box=0.07" in lines
-    first = build_model("yolov3", num_classes=80)
-    assert "  --config.loss.name=yolov3" in sizing.describe_training(first)
+    assert 'c.loss.name = "yolov4"' in text
+    lines = sizing.describe_training(build_model("yolov4", num_classes=80))
+    assert [line.strip() for line in lines[2:]] == [
+        'c.loss.name = "yolov4"',
+        "c.loss.box = 0.07",
+        "c.loss.classes = 1.0",
+        "c.loss.arguments = dict(ignore_threshold=0.7, match_threshold=0.213)",
+    ]
+    lines = sizing.describe_training(build_model("yolov3", num_classes=80))
+    assert [line.strip() for line in lines[2:]] == [
+        'c.loss.name = "yolov3"',
+        "c.loss.arguments = dict(ignore_threshold=0.7, match_threshold=1)",
+    ]
     assert sizing.describe_training(build_model("yolov5n", num_classes=1)) == []

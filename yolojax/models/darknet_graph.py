@@ -290,7 +290,11 @@ def _hints(sections: Sequence[Section]) -> dict[str, str]:
     """Options about training: one value, or those of all levels, finest first."""
     found = {}
     for key in HINTS:
-        values = [section.options.get(key) for section in sections]
+        # They are printed: no control characters, and no page of text.
+        values = [
+            ascii(section.options[key][:20])[1:-1] if key in section.options else None
+            for section in sections
+        ]
         given = [value for value in values if value is not None]
         if given:
             same = len(set(values)) == 1
