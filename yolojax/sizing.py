@@ -16,11 +16,11 @@ from yolojax.models.model import Model
 from yolojax.records import Batch
 
 # Options of a Darknet [yolo] section: our key, and what Darknet takes where there is
-# none and our losses take something else.
+# no such option. Without a default there is nothing to set.
 _HINTS = {
-    "iou_normalizer": ("c.loss.box", ""),
-    "obj_normalizer": ("c.loss.objectness", ""),
-    "cls_normalizer": ("c.loss.classes", ""),
+    "iou_normalizer": ("c.loss.box", "0.75"),
+    "obj_normalizer": ("c.loss.objectness", "1"),
+    "cls_normalizer": ("c.loss.classes", "1"),
     "label_smooth_eps": ("c.loss.label_smoothing", ""),
     "ignore_thresh": ("ignore_threshold", "0.5"),
     "iou_thresh": ("match_threshold", "1"),
@@ -67,6 +67,9 @@ def describe_training(model: Model) -> list[str]:
     if not hints:
         return []
     boxes = hints.get("iou_loss", "mse")
+    if boxes == "mse":
+        # The first YOLOv3 has no gain of boxes, so it counts as 1.
+        hints = {"iou_normalizer": "1", **hints}
     lines = [f'c.loss.name = "{"yolov3" if boxes == "mse" else "yolov4"}"']
     arguments = []
     for option, (key, default) in _HINTS.items():

@@ -240,6 +240,7 @@ def test_convert_both_ways(pair, variables, tmp_path):
     assert 'c.loss.name = "yolov4"' in table
     assert "c.loss.arguments = dict(ignore_threshold=.7, match_threshold=1)" in table
     assert "# without a key here: obj_normalizer=1, .4" in table
+    assert "c.loss.box = 0.75" in table
     loaded = inference.load(tmp_path / "run")
     same_bits(loaded.variables, variables)
     assert loaded.settings["image_size"] == (64, 64)
@@ -285,12 +286,14 @@ def test_info_shows_how_the_network_was_trained():
     assert [line.strip() for line in lines[2:]] == [
         'c.loss.name = "yolov4"',
         "c.loss.box = 0.07",
+        "c.loss.objectness = 1",
         "c.loss.classes = 1.0",
         "c.loss.arguments = dict(ignore_threshold=0.7, match_threshold=0.213)",
     ]
     lines = sizing.describe_training(build_model("yolov3", num_classes=80))
     assert [line.strip() for line in lines[2:]] == [
         'c.loss.name = "yolov3"',
+        *(f"c.loss.{key} = 1" for key in ("box", "objectness", "classes")),
         "c.loss.arguments = dict(ignore_threshold=0.7, match_threshold=1)",
     ]
     assert sizing.describe_training(build_model("yolov5n", num_classes=1)) == []
