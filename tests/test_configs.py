@@ -18,6 +18,12 @@ DATA = {
 }
 
 
+@pytest.fixture(autouse=True)
+def from_the_repository(monkeypatch):
+    """Paths in configs are taken from where their commands are meant to run."""
+    monkeypatch.chdir(CONFIGS[0].parents[1])
+
+
 def load(path, variant=""):
     return runpy.run_path(str(path))["get_config"](variant).to_dict()
 

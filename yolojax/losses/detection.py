@@ -23,8 +23,11 @@ OBJECTNESS = 4
 # 256, 64 was the fastest on a CPU at 8 to 100 boxes a picture.
 CHUNK = 64
 
-# Weight of each level's objectness, finest first, by number of levels (P5, P6 and P7).
+# Weight of each level's objectness, finest first, by number of levels; the published
+# trainer has one row for three levels and takes as much of another as there are others.
 BALANCE: dict[int, tuple[float, ...]] = {
+    1: (4.0,),
+    2: (4.0, 1.0),
     3: (4.0, 1.0, 0.4),
     4: (4.0, 1.0, 0.25, 0.06),
     5: (4.0, 1.0, 0.25, 0.06, 0.02),
@@ -110,8 +113,8 @@ def yolov5_loss(
         focal_gamma: see `binary_cross_entropy`; of classes and objectness.
         class_positive_weight: see `binary_cross_entropy`.
         objectness_positive_weight: see `binary_cross_entropy`.
-        balance: weight of each level's objectness; published values for 3 to 5
-            levels if not given.
+        balance: weight of each level's objectness; published values for up to
+            5 levels if not given.
 
     Returns:
         loss: the gained parts' sum times the batch size, as published.

@@ -1,0 +1,109 @@
+"""A network from a YOLOv5 model description, on handwritten digits.
+
+    python -m yolojax.train --config configs/described.py --workdir runs/described
+    python -m yolojax.info --config configs/described.py \
+        --config.model.path=yolov5s-ghost.yaml --config.image_size="(640, 640)"
+    python -m yolojax.train --config configs/described.py:smoke --workdir runs/smoke
+
+Paths are taken from the folder in which the command runs. For data of your own, put
+`c.model` and `c.hyp` into a copy of the config that has them.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config; variant `smoke` runs a few steps."""
+    c = ConfigDict()
+    c.seed = 0
+    c.image_size = (128, 128)  # height, width; multiples of the largest stride
+    c.batch_size = 32  # pictures over all devices
+    c.epochs = 16
+    c.max_steps = 0  # stop early after so many steps; 0: never
+    c.devices = 0  # 0: all
+    c.dtype = "float32"  # bfloat16 on GPUs and TPUs
+
+    c.model = ConfigDict()
+    c.model.name = "yaml"
+    c.model.path = "configs/described.yaml"
+    c.model.num_classes = 10  # instead of the description's nc
+
+    c.hyp = ""  # a YOLOv5 hyper-parameter file, which has the last word
+    c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
+
+    c.data = ConfigDict()
+    c.data.root = ""
+    c.data.train = ConfigDict(
+        dict(source="digits", split="train", size=128, length=1600, seed=0)
+    )
+    c.data.val = ConfigDict(
+        dict(source="digits", split="val", size=128, length=200, seed=0)
+    )
+    c.data.max_boxes = 8  # 0: as many as the fullest picture has
+    c.data.num_threads = 0  # 0: one a core
+    c.data.cache = "none"  # none, encoded, disk, device
+    c.data.cache_bytes = 0  # most that the cache may take; 0: what is free
+    c.data.cache_dir = ""  # of the disk cache; empty: in the user's cache folder
+    c.data.sampling = ConfigDict(dict(name="shuffle", fraction=1.0))
+    c.data.strict = False  # True: stop when anything is wrong with the data
+
+    c.augment = ConfigDict()
+    c.augment.policy = (
+        dict(name="mosaic", probability=0.5),
+        dict(name="affine", scale=0.3, translate=0.1),
+        dict(name="hsv", hue=0.015, saturation=0.7, value=0.4),
+    )
+    c.augment.max_boxes = 0  # 0: twice data.max_boxes
+    c.augment.close_mosaic_epochs = 3
+
+    c.loss = ConfigDict()
+    c.loss.name = "yolov5"
+    c.loss.box = 0.05
+    c.loss.objectness = 1.0
+    c.loss.classes = 0.5
+    c.loss.anchor_ratio = 4.0
+    c.loss.label_smoothing = 0.0
+    c.loss.focal_gamma = 0.0
+    c.loss.scale_gains = False  # True: scale by levels, classes and image size
+    c.loss.arguments = ConfigDict()  # of the loss itself
+
+    c.optim = ConfigDict()
+    c.optim.name = "sgd"
+    c.optim.learning_rate = 0.02
+    c.optim.final_ratio = 0.01
+    c.optim.schedule = "cosine"
+    c.optim.momentum = 0.937
+    c.optim.weight_decay = 0.0005
+    c.optim.warmup_epochs = 2.0
+    c.optim.warmup_min_steps = 50
+    c.optim.warmup_bias_rate = 0.1
+    c.optim.warmup_momentum = 0.8
+    c.optim.clip_norm = 10.0
+    c.optim.nominal_batch = 32
+    c.optim.arguments = ConfigDict()
+
+    c.ema = ConfigDict(dict(decay=0.99, ramp=100.0))
+
+    c.evaluate = ConfigDict()
+    c.evaluate.every_epochs = 4
+    c.evaluate.batch_size = 0  # 0: as in training
+    c.evaluate.letterbox = "square"  # or rectangular: a canvas for each batch
+    c.evaluate.score_threshold = 0.001
+    c.evaluate.iou_threshold = 0.6
+    c.evaluate.max_detections = 100
+    c.evaluate.max_candidates = 0  # 0: the default of the non-maximum suppression
+    c.evaluate.multi_label = True
+
+    c.checkpoint = ConfigDict(dict(every_epochs=2, every_steps=0, keep=2))
+    c.early_stopping = ConfigDict(dict(patience=0))  # evaluations; 0: never
+    c.log = ConfigDict(dict(every_steps=10, tensorboard=True, pictures=16))
+    c.message = ""  # printed when the run has finished
+
+    if variant == "smoke":
+        c.epochs = 1
+        c.max_steps = 3
+        c.data.train.length = 96
+        c.data.val.length = 32
+    elif variant:
+        raise ValueError(f"no variant {variant!r}; choices: smoke")
+    return c
