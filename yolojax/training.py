@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from yolojax import datasets, experiment, inference
 from yolojax import settings as config
 from yolojax.data.decode import decode_image
 from yolojax.datasets import Data
-from yolojax.engine import checkpoint, evaluate, loop
+from yolojax.engine import checkpoint, evaluate, loop, timing
 from yolojax.engine.log import RunLog, write_json
 from yolojax.engine.progress import Progress, counter
 from yolojax.experiment import Experiment
@@ -107,6 +108,12 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             progress=progress,
             plan=make_plan(run),
             book=book,
+            advice=lambda filled: timing.advice(
+                settings["data"]["cache"],
+                num_threads=datasets.num_threads(settings),
+                num_cores=os.cpu_count() or 1,
+                filled=filled,
+            ),
         )
         checkpoints.close()
         batches.close()
@@ -152,6 +159,7 @@ def make_plan(run: Experiment) -> loop.Plan:
     chosen = run.settings["checkpoint"]
     return loop.Plan(
         total_steps=run.total_steps,
+        steps_per_epoch=run.steps_per_epoch,
         log_every=run.settings["log"]["every_steps"],
         evaluate_every=run.settings["evaluate"]["every_epochs"] * run.steps_per_epoch,
         save_every=chosen["every_steps"]

@@ -1,4 +1,6 @@
 import collections
+import re
+import time
 from typing import Any
 
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from yolojax.engine import loop
-from yolojax.engine.log import RunLog
+from yolojax.engine.log import RunLog, read_metrics
 from yolojax.engine.progress import Progress
 from yolojax.records import Batch, TrainState
 
@@ -16,6 +18,8 @@ class Batches:
 
     def __next__(self):
         return Batch(*[None] * 5, image_id=np.zeros(1, np.int32), origin=None)
+
+    stats = {"decode_seconds": 0.0, "pictures": 0}
 
     def get_state(self):
         return {}
@@ -38,7 +42,16 @@ def state_at(step, skipped_in_a_row=0):
     )
 
 
-def run(tmp_path, state, *, total, finite=True, evaluations=None, patience=0):
+def run(
+    tmp_path,
+    state,
+    *,
+    total,
+    finite=True,
+    evaluations=None,
+    patience=0,
+    batches=None,
+):
     """The outcome, and what was saved."""
     scores = collections.deque(evaluations or [])
     saved = Saved()
@@ -54,7 +67,7 @@ def run(tmp_path, state, *, total, finite=True, evaluations=None, patience=0):
         outcome = loop.fit(
             state,
             step=step,
-            batches=Batches(),
+            batches=batches or Batches(),
             put=lambda batch: batch,
             evaluate=(lambda _: {"score": scores.popleft()}) if scores else None,
             fitness=lambda metrics: metrics["score"],
@@ -63,12 +76,14 @@ def run(tmp_path, state, *, total, finite=True, evaluations=None, patience=0):
             progress=progress,
             plan=loop.Plan(
                 total_steps=total,
+                steps_per_epoch=2,
                 log_every=2,
                 evaluate_every=2,
                 save_every=0,
                 patience=patience,
             ),
             book=loop.Bookkeeping(),
+            advice=lambda filled: f"filled: {filled}",
         )
     return outcome, list(saved)
 
@@ -86,3 +101,30 @@ def test_only_the_best_step_is_saved_as_such_and_patience_ends_the_run(tmp_path)
     assert saved == [(2, 0.2), (4, 0.5), (6, -1.0), (8, -1.0)]
     assert outcome.finished and outcome.stopped_early
     assert (outcome.book.best_step, int(outcome.state.step)) == (4, 8)
+
+
+def test_an_account_of_time_is_written_by_window_and_by_epoch(tmp_path, capsys):
+    run(tmp_path, state_at(0), total=5)
+    rows = {row["step"]: row for row in read_metrics(tmp_path)}
+    names = ("data_wait", "decode", "transfer", "step")
+    for step in (2, 4, 5):
+        for name in names:
+            assert rows[step][f"time/{name}"] >= 0
+            assert rows[step][f"time/epoch_{name}"] >= 0
+        assert rows[step]["time/epoch_seconds"] > 0
+
+
+class SlowBatches(Batches):
+    """A host that holds everything up."""
+
+    def __next__(self):
+        time.sleep(0.02)
+        return super().__next__()
+
+
+def test_the_progress_line_says_what_to_change_where_steps_wait(tmp_path, capsys):
+    run(tmp_path, state_at(0), total=4, batches=SlowBatches())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "wait" in line]
+    assert len(lines) == 2
+    assert re.search(r"data wait \d\d\.\d% \(filled: False\)", lines[0])
+    assert re.search(r"data wait \d\d\.\d% \(filled: True\)", lines[1])

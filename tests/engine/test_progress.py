@@ -4,7 +4,7 @@ import math
 import pytest
 
 from yolojax.engine import progress
-from yolojax.engine.progress import Progress, StepClock, format_duration
+from yolojax.engine.progress import Progress, format_duration
 
 
 class Hands:
@@ -23,52 +23,6 @@ class Hands:
 class Terminal(io.StringIO):
     def isatty(self):
         return True
-
-
-def test_the_clock_gives_pictures_a_second_and_the_share_of_waiting():
-    now = Hands()
-    clock = StepClock(now)
-    for _ in range(4):
-        with clock.waiting():
-            now.move(0.5)
-        now.move(1.5)
-        clock.count(16)
-    assert clock.images_per_second == 8.0
-    assert clock.steps_per_second == 0.5
-    assert clock.wait_share == 0.25
-    assert clock.seconds == 8.0
-
-
-def test_time_outside_of_training_is_left_out():
-    now = Hands()
-    clock = StepClock(now)
-    now.move(2.0)
-    clock.count(10)
-    with clock.excluding():
-        now.move(50.0)
-    assert clock.images_per_second == 5.0
-
-
-def test_waiting_that_ends_in_an_error_counts():
-    now = Hands()
-    clock = StepClock(now)
-    with pytest.raises(StopIteration), clock.waiting():
-        now.move(1.0)
-        raise StopIteration
-    assert clock.wait_share == 1.0
-
-
-def test_a_window_without_time_has_no_speed_and_reset_starts_one():
-    now = Hands()
-    clock = StepClock(now)
-    clock.count(8)
-    assert clock.images_per_second == clock.wait_share == clock.steps_per_second == 0.0
-    now.move(1.0)
-    clock.reset()
-    assert clock.seconds == 0.0
-    now.move(2.0)
-    clock.count(8)
-    assert clock.images_per_second == 4.0
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ import jax
 
 from yolojax.engine.checkpoint import Checkpoints
 from yolojax.engine.log import RunLog
-from yolojax.engine.progress import Progress, StepClock
+from yolojax.engine.progress import Progress
 from yolojax.engine.step import Step
+from yolojax.engine.timing import MUCH_WAITING, StepClock, Times
 from yolojax.records import TrainState, num_pictures
 
 # The loop reads a step's numbers when so many later ones are under way, so that it
@@ -31,6 +32,7 @@ class Plan:
 
     Attributes:
         total_steps: end of the run.
+        steps_per_epoch: steps between accounts of an epoch's time.
         log_every: steps between rows of metrics.csv.
         evaluate_every: steps between evaluations; the last step always has one.
         save_every: steps between checkpoints; so do evaluations, and the last step.
@@ -38,6 +40,7 @@ class Plan:
     """
 
     total_steps: int
+    steps_per_epoch: int
     log_every: int
     evaluate_every: int
     save_every: int
@@ -145,13 +148,14 @@ def fit(
     progress: Progress,
     plan: Plan,
     book: Bookkeeping,
+    advice: Callable[[bool], str],
 ) -> Outcome:
     """Train from `state` to the end of the plan, an early stop or a signal.
 
     Args:
         state: on the devices; donated.
         step: the jitted training step.
-        batches: iterator of host batches with `get_state()`.
+        batches: iterator of host batches with `get_state()` and `stats`.
         put: from a host batch to the devices.
         evaluate: numbers of the averaged weights; None: never.
         fitness: what of these numbers decides which checkpoint is best.
@@ -160,6 +164,8 @@ def fit(
         progress: what the user sees.
         plan: when things happen.
         book: what an earlier part of the run remembered.
+        advice: what to change where steps wait for data; takes whether an epoch has
+            passed in this part of the run.
 
     Raises:
         NotFinite: ten steps in a row had to be skipped.
@@ -167,7 +173,8 @@ def fit(
     number = int(state.step)
     pending: collections.deque[tuple[int, Any]] = collections.deque()
     bad = list(range(number + 1 - int(state.skipped_in_a_row), number + 1))
-    clock = StepClock()
+    clock = StepClock(lambda: batches.stats)
+    window = epoch = first = clock.read()
     before, began = book.seconds, time.monotonic()
     stopped_early = plan.patience > 0 and book.since_best >= plan.patience
 
@@ -181,7 +188,8 @@ def fit(
     with Interruption() as interruption:
         while number < plan.total_steps and not stopped_early:
             with clock.waiting():
-                batch = put(next(batches))
+                batch = next(batches)
+            batch = clock.moved(put, batch)
             state, numbers = step(state, batch)
             number += 1
             pending.append((number, numbers))
@@ -190,7 +198,15 @@ def fit(
             progress.advance(number)
             if plan.due(number, plan.log_every):
                 settle(0)
-                _log(number, log, book, clock, progress)
+                now = clock.read()
+                window, spent = now, now.since(window)
+                tip = advice(epoch is not first)
+                _log(number, log, book, spent, progress, tip)
+            if plan.due(number, plan.steps_per_epoch):
+                settle(0)
+                now = clock.read()
+                epoch, spent = now, now.since(epoch)
+                _log_epoch(number, log, spent)
             evaluated = evaluate is not None and plan.due(number, plan.evaluate_every)
             if evaluated and evaluate is not None:
                 with clock.excluding():
@@ -224,17 +240,29 @@ def _count_bad(bad: list[int], at: int, finite: bool, progress: Progress) -> Non
 
 
 def _log(
-    number: int, log: RunLog, book: Bookkeeping, clock: StepClock, progress: Progress
+    number: int,
+    log: RunLog,
+    book: Bookkeeping,
+    times: Times,
+    progress: Progress,
+    advice: str,
 ) -> None:
     row = book.take_window()
-    speed, wait = clock.images_per_second, clock.wait_share
-    log.write(number, {**row, "time/images_per_second": speed, "time/wait_share": wait})
+    speed, wait = times.images_per_second, times.wait_share
+    row |= {"time/images_per_second": speed, "time/wait_share": wait}
+    log.write(number, row | {f"time/{k}": v for k, v in times.columns().items()})
     progress.show(
         {k.removeprefix("loss/"): v for k, v in row.items() if k.startswith("loss")},
         images_per_second=speed,
         wait_share=wait,
+        advice=advice if wait > MUCH_WAITING else "",
     )
-    clock.reset()
+
+
+def _log_epoch(number: int, log: RunLog, times: Times) -> None:
+    """The same account for an epoch."""
+    row = {"seconds": times.seconds, **times.columns()}
+    log.write(number, {f"time/epoch_{name}": value for name, value in row.items()})
 
 
 def _judge(

@@ -17,75 +17,6 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 
-class StepClock:
-    """Pictures a second and the share of waiting, since the last reset.
-
-    Steps run asynchronously: read the figures where the loop has just waited for the
-    device, as it does to log.
-
-    Args:
-        now: seconds, from any origin, never falling.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.perf_counter):
-        self._now = now
-        self.reset()
-
-    def reset(self) -> None:
-        """Starts a new window."""
-        self._start = self._now()
-        self._waited = 0.0
-        self._excluded = 0.0
-        self._images = 0
-        self._steps = 0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts the time inside as waiting for data."""
-        start = self._now()
-        try:
-            yield
-        finally:
-            self._waited += self._now() - start
-
-    @contextlib.contextmanager
-    def excluding(self) -> Iterator[None]:
-        """Leaves the time inside out of the window, as that of an evaluation."""
-        start = self._now()
-        try:
-            yield
-        finally:
-            self._excluded += self._now() - start
-
-    def count(self, num_images: int) -> None:
-        """Notes a step of `num_images` pictures."""
-        self._images += num_images
-        self._steps += 1
-
-    @property
-    def seconds(self) -> float:
-        """The window's length without what was excluded."""
-        return max(0.0, self._now() - self._start - self._excluded)
-
-    @property
-    def images_per_second(self) -> float:
-        """Pictures over the window's length; 0 in a window without time."""
-        seconds = self.seconds
-        return self._images / seconds if seconds > 0 else 0.0
-
-    @property
-    def steps_per_second(self) -> float:
-        """Steps over the window's length; 0 in a window without time."""
-        seconds = self.seconds
-        return self._steps / seconds if seconds > 0 else 0.0
-
-    @property
-    def wait_share(self) -> float:
-        """The part of the window spent waiting for data, in [0, 1]."""
-        seconds = self.seconds
-        return min(1.0, self._waited / seconds) if seconds > 0 else 0.0
-
-
 def format_duration(seconds: float) -> str:
     """Hours, minutes and seconds as `2:03:04`, or `3:04` below an hour."""
     if not math.isfinite(seconds):
@@ -174,6 +105,7 @@ class Progress:
         *,
         images_per_second: float,
         wait_share: float,
+        advice: str = "",
     ) -> None:
         """Shows the latest figures.
 
@@ -181,9 +113,12 @@ class Progress:
             losses: values by name, in the order shown.
             images_per_second: over the last window.
             wait_share: part of it spent waiting for data, in [0, 1].
+            advice: what to do about that.
         """
         parts = [f"{name} {float(value):.4g}" for name, value in losses.items()]
         parts += [f"{images_per_second:.1f} images/s", f"data wait {wait_share:.1%}"]
+        if advice:
+            parts[-1] += f" ({advice})"
         self._detail = "  ".join(parts)
         if self._live is not None:
             return
