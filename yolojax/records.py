@@ -9,6 +9,7 @@ and are marked by `valid`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,9 @@ class Example:
         image_id: the picture's id in the source's own numbering.
         size: (height, width) of the picture as it is shown.
         name: what a report calls the picture, usually its path.
+        polygons: one tuple a box of closed polygons, float32 [k, 2], in pixels of the
+            picture: the outline of its object, () where only the box is known. None:
+            the source was not asked for them.
     """
 
     image: bytes | str | np.ndarray
@@ -39,6 +43,7 @@ class Example:
     image_id: int
     size: tuple[int, int]
     name: str
+    polygons: Sequence[tuple[np.ndarray, ...]] | None = None
 
 
 class Batch(NamedTuple):
@@ -53,6 +58,9 @@ class Batch(NamedTuple):
         image_id: int32 [b], index of the picture in its source; -1 for a padded row.
         origin: float32 [b, 4], `scale_y scale_x offset_y offset_x`: a point of the
             original picture times scale plus offset is the point in `image`.
+        polygons: float32 [b, n, e, 4], the outline of each box's object as edges
+            `x1 y1 x2 y2`, see `ops.outlines`, in pixels of `image`; `e` is 0 where the
+            source was not asked for them. () after `augment`.
     """
 
     image: Any
@@ -62,6 +70,7 @@ class Batch(NamedTuple):
     valid: Any
     image_id: Any
     origin: Any
+    polygons: Any = ()
 
 
 class Stored(NamedTuple):

@@ -103,6 +103,7 @@ def test_batches_have_the_shapes_and_types_of_the_record(source):
         "valid": ((4, 3), "bool"),
         "image_id": ((4,), "int32"),
         "origin": ((4, 4), "float32"),
+        "polygons": ((4, 3, 0, 4), "float32"),
     }
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from yolojax.data.polygons import outline_edges
 from yolojax.data.sources.base import Source
 from yolojax.ops.letterbox import Letterbox, letterbox_origin
 from yolojax.records import Batch, Example
@@ -42,6 +43,7 @@ class Layout:
         read: (index, example, size, out) puts the picture into `out`, uint8 RGB
             [*size, 3].
         origin: (height, width) of the original, its place -> `Batch.origin`.
+        num_edges: of each outline in `Batch.polygons`; 0: none.
     """
 
     image_size: tuple[int, int]
@@ -50,6 +52,7 @@ class Layout:
     place: Callable[[tuple[int, int]], Letterbox]
     read: Callable[[int, Example, tuple[int, int], np.ndarray], object]
     origin: Callable[[tuple[int, int], Letterbox], Origin] = letterbox_origin
+    num_edges: int = 0
 
     def empty(self, rows: int) -> Batch:
         """A batch of padded rows, whose pictures are not yet written."""
@@ -61,6 +64,7 @@ class Layout:
             valid=np.zeros((rows, self.max_boxes), np.bool_),
             image_id=np.full((rows,), -1, np.int32),
             origin=np.tile(np.array([1, 1, 0, 0], np.float32), (rows, 1)),
+            polygons=np.zeros((rows, self.max_boxes, self.num_edges, 4), np.float32),
         )
 
 
@@ -149,4 +153,9 @@ def _write_boxes(
     batch.boxes[row, :count] = boxes[:count]
     batch.labels[row, :count] = labels[:count]
     batch.valid[row, :count] = True
+    num_edges = batch.polygons.shape[2]
+    for place, index in enumerate(np.flatnonzero(use)[:count] if num_edges else ()):
+        parts = example.polygons[index] if example.polygons else ()
+        edges = outline_edges(parts, example.boxes[index], num_edges)
+        batch.polygons[row, place] = edges * scale + offset
     return len(boxes) - count

@@ -17,6 +17,7 @@ import numpy as np
 
 from yolojax.data.cache import Cache, read_picture
 from yolojax.data.loading import Counts, Indices, Layout, Loader, added, finish
+from yolojax.data.polygons import FEWEST_EDGES, MOST_EDGES, count_edges
 from yolojax.data.room import CACHES, NO_LIMIT, Room
 from yolojax.data.sampling import Stream, shard_rows
 from yolojax.data.sources.base import Source
@@ -369,3 +370,18 @@ def max_boxes_of(source: Source, keep: Indices) -> int:
     """The most boxes that a picture has, crowds not counted; at least 1."""
     counts = (np.count_nonzero(~source[int(index)].crowd) for index in keep)
     return max([1, *map(int, counts)])
+
+
+def num_edges_of(source: Source, keep: Indices) -> int:
+    """Rows for the edges of each outline; 0 if the source was not asked for polygons.
+
+    As many as the longest outline has, rounded up to a multiple of 8, and at most
+    `MOST_EDGES`.
+    """
+    most = 0
+    for index in keep:
+        polygons = source[int(index)].polygons
+        if polygons is None:
+            return 0
+        most = max([most, FEWEST_EDGES, *map(count_edges, polygons)])
+    return min(MOST_EDGES, -(-most // 8) * 8)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from yolojax.data.decode import ImageError, image_size
+from yolojax.data.polygons import as_column, clip_polygons
 from yolojax.data.report import SHOWN, Report
 from yolojax.records import Example
 
@@ -61,6 +62,8 @@ class Annotations:
         crowd: bool [m].
         areas: float64 [m], square pixels; NaN: the area of the box.
         picture: int64 [m], index of the picture.
+        polygons: object [m], a tuple of float32 [k, 2] each, see `Example.polygons`;
+            None: not read.
     """
 
     boxes: np.ndarray
@@ -68,12 +71,15 @@ class Annotations:
     crowd: np.ndarray
     areas: np.ndarray
     picture: np.ndarray
+    polygons: np.ndarray | None = None
 
     @classmethod
     def from_rows(
-        cls, rows: Sequence[tuple[int, int, bool, float, Sequence[float]]]
+        cls,
+        rows: Sequence[tuple[int, int, bool, float, Sequence[float]]],
+        polygons: Sequence[Sequence[np.ndarray]] | None = None,
     ) -> Annotations:
-        """From one (picture, label, crowd, area, corners) a box."""
+        """From one (picture, label, crowd, area, corners) a box, and its polygons."""
         picture, labels, crowd, areas, boxes = (
             zip(*rows, strict=True) if rows else [()] * 5
         )
@@ -83,12 +89,18 @@ class Annotations:
             np.array(crowd, bool),
             np.array(areas, np.float64),
             np.array(picture, np.int64),
+            None if polygons is None else as_column(polygons),
         )
 
     def take(self, rows: np.ndarray) -> Annotations:
         """The boxes that a mask or an index array selects."""
         return Annotations(
-            *(getattr(self, f.name)[rows] for f in dataclasses.fields(self))
+            self.boxes[rows],
+            self.labels[rows],
+            self.crowd[rows],
+            self.areas[rows],
+            self.picture[rows],
+            None if self.polygons is None else self.polygons[rows],
         )
 
 
@@ -205,6 +217,12 @@ class LabelledPictures:
         self._crowd = kept.crowd
         self._areas = kept.areas.astype(np.float32)
         self._starts = np.searchsorted(kept.picture, np.arange(len(paths) + 1))
+        self._polygons = None
+        if kept.polygons is not None:
+            clipped = clip_polygons(kept.polygons, self._sizes, kept.picture)
+            self._polygons = clipped
+            boxes = sum(not parts for parts in clipped[~kept.crowd])
+            report.note("box without a polygon, taken as its outline", boxes)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -222,6 +240,7 @@ class LabelledPictures:
             image_id=self._ids[index],
             size=(height, width),
             name=self._paths[index],
+            polygons=None if self._polygons is None else tuple(self._polygons[rows]),
         )
 
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from yolojax.data.polygons import read_polygon
 from yolojax.data.report import Report
 from yolojax.data.sources.base import (
     Annotations,
@@ -28,13 +31,17 @@ class CocoSource(LabelledPictures):
     Args:
         images: folder that `file_name` starts from.
         annotations: the JSON file.
+        polygons: whether to read the segmentations, see `Example.polygons`. A mask
+            that is given by run lengths, as crowds are, counts as none.
 
     Raises:
         ValueError: a path that does not exist, JSON that is broken or lacks a list,
             no picture.
     """
 
-    def __init__(self, *, images: str, annotations: str) -> None:
+    def __init__(
+        self, *, images: str, annotations: str, polygons: bool = False
+    ) -> None:
         report = Report()
         folder, file = Path(images), Path(annotations)
         if not folder.is_dir():
@@ -51,6 +58,7 @@ class CocoSource(LabelledPictures):
             {category: label for label, category in enumerate(categories)},
             file,
             report,
+            polygons=polygons,
         )
         super().__init__(
             paths=paths,
@@ -174,9 +182,11 @@ def _annotations(
     labels: dict[int, int],
     file: Path,
     report: Report,
+    *,
+    polygons: bool,
 ) -> tuple[Annotations, list[Any]]:
     """The boxes of the pictures in `index`, and the annotation id of each row."""
-    rows, places, ids = [], [], set()
+    rows, places, outlines, ids = [], [], [], set()
     for record in records:
         place = record.get("id")
 
@@ -206,7 +216,19 @@ def _annotations(
         crowd = bool(record.get("iscrowd", 0))
         rows.append((index[image_id], labels[category], crowd, area, corners))
         places.append(place)
-    return Annotations.from_rows(rows), places
+        if polygons:
+            outlines.append(_polygons(record))
+    return Annotations.from_rows(rows, outlines if polygons else None), places
+
+
+def _polygons(record: dict[str, Any]) -> list[np.ndarray]:
+    """The parts of the segmentation that are polygons; [] if one of them is not."""
+    parts = record.get("segmentation")
+    try:
+        found = [read_polygon(part) for part in parts] if type(parts) is list else []
+    except (TypeError, ValueError):
+        return []
+    return found if all(np.isfinite(part).all() for part in found) else []
 
 
 def _corners(record: dict[str, Any]) -> Sequence[float] | None:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from yaml import YAMLError, safe_load
 
+from yolojax.data.polygons import read_polygon
 from yolojax.data.report import Report
 from yolojax.data.sources.base import (
     PICTURE_SUFFIXES,
@@ -42,6 +44,7 @@ class YoloSource(LabelledPictures):
             or a `.txt` file with a picture a line.
         split: which split.
         root: folder that the splits start from; stands in for the yaml's `path`.
+        polygons: whether to keep the polygons, see `Example.polygons`.
 
     Raises:
         ValueError: a file or folder that does not exist, a key that is missing, `nc`
@@ -49,7 +52,12 @@ class YoloSource(LabelledPictures):
     """
 
     def __init__(
-        self, *, yaml: str, split: str = "train", root: str | None = None
+        self,
+        *,
+        yaml: str,
+        split: str = "train",
+        root: str | None = None,
+        polygons: bool = False,
     ) -> None:
         report = Report()
         file = Path(yaml)
@@ -58,20 +66,23 @@ class YoloSource(LabelledPictures):
         paths = _split_pictures(config, split, file, root, report)
         labels = _find_labels(paths, report)
         pictures = _read(paths, labels, report)
-        rows, places = [], []
+        rows, places, outlines = [], [], []
         for index, picture in enumerate(pictures):
             label_file = picture.label_file or picture.path
             lines = parse_labels(picture.text, label_file, len(names), report)
             height, width = picture.size
-            for line, label, (x1, y1, x2, y2) in lines:
+            for line, label, values in lines:
+                x1, y1, x2, y2 = _corners(values)
                 box = (x1 * width, y1 * height, x2 * width, y2 * height)
                 rows.append((index, label, False, math.nan, box))
                 places.append((label_file, line, ""))
+                polygon = read_polygon(values) * np.array([width, height], np.float32)
+                outlines.append([polygon] if len(values) > 4 else [])
         super().__init__(
             paths=[picture.path for picture in pictures],
             ids=range(len(pictures)),
             sizes=[picture.size for picture in pictures],
-            annotations=Annotations.from_rows(rows),
+            annotations=Annotations.from_rows(rows, outlines if polygons else None),
             where=places.__getitem__,
             class_names=names,
             category_ids=range(len(names)),
@@ -290,8 +301,8 @@ def _read_text(file: str | None) -> str | Exception:
 
 def parse_labels(
     text: str, file: str, num_classes: int, report: Report
-) -> list[tuple[int, int, tuple[float, float, float, float]]]:
-    """(line, class, corners as shares of the picture) of each usable line.
+) -> list[tuple[int, int, list[float]]]:
+    """(line, class, its other numbers, shares of the picture) of each usable line.
 
     Args:
         text: the label file's content; blank lines and extra spaces mean nothing.
@@ -330,7 +341,7 @@ def parse_labels(
                     "expected 0 to 1",
                 )
             else:
-                found.append((number, int(label), _corners(values)))
+                found.append((number, int(label), values))
         if problem is not None:
             kind, expected = problem
             came = line.strip()[:60]
