@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from yolojax.augment import colour, noise
+from yolojax.augment import colour, erase, mix, noise
 from yolojax.augment.boxes import carry_boxes, cut_boxes
 from yolojax.augment.colour import ColourStep
 from yolojax.augment.geometry import (
@@ -61,6 +61,11 @@ AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
     "gaussian_noise": noise.gaussian_noise,
     "salt_and_pepper": noise.salt_and_pepper,
     "compression": noise.compression,
+    "copy_paste": mix.copy_paste,
+    "mixup": mix.mixup,
+    "cutmix": mix.cutmix,
+    "random_erasing": erase.random_erasing,
+    "cutout": erase.cutout,
 }
 
 Step = GeometryStep | ColourStep | MixStep
