@@ -1,4 +1,4 @@
-"""Write files in one step, so that a run that is killed never leaves half of one."""
+"""Files read with a limit, and written in one step: a kill never leaves half of one."""
 
 from __future__ import annotations
 
@@ -34,3 +34,29 @@ def cache_home() -> Path:
     """The folder in the user's cache for what can be made again."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home) / "yolojax"
+
+
+# Bytes; published descriptions of networks have some 20,000.
+LARGEST_DESCRIPTION = 2**22
+
+
+def read_description(path: str | Path, *, limit: int = LARGEST_DESCRIPTION) -> str:
+    """The text of a network's description; what is no UTF-8, as in comments, is marked.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have.
+
+    Raises:
+        ValueError: there is no such file, it cannot be read, or it is too large.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    if len(content) > limit:
+        raise ValueError(
+            f"{path}: more than {limit:,} bytes, where a network's description belongs"
+        )
+    return content.decode("utf-8", "replace")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolojax import hyperparameters, trees
-from yolojax.files import replace_text
+from yolojax.files import read_description, replace_text
 from yolojax.lookup import hint
 
 # Sections whose keys are the arguments of a component, and are checked there.
@@ -179,9 +179,9 @@ def _read_description(model: dict[str, Any]) -> None:
     if not path or model.get("description"):
         return
     try:
-        model["description"] = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"config.model.path {path}: {error}") from error
+        model["description"] = read_description(path)
+    except ValueError as error:
+        raise ValueError(f"config.model.path {error}") from error
 
 
 def _tuples(value: Any) -> Any:

@@ -214,7 +214,7 @@ def test_overrides_are_checked_like_the_description():
     refused(content(), "anchors of yaml must be 1 levels", anchors=(((1, 2),),) * 2)
     with pytest.raises(ValueError, match="needs path, a YOLOv5 model description"):
         build_model("yaml", num_classes=1)
-    with pytest.raises(ValueError, match="config.model.path nowhere.yaml: .*No such"):
+    with pytest.raises(ValueError, match="nowhere.yaml: No such"):
         build_model("yaml", num_classes=1, path="nowhere.yaml")
 
 

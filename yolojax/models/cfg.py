@@ -13,11 +13,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from yolojax.files import LARGEST_DESCRIPTION, read_description
 from yolojax.lookup import hint
 
 # The largest published network has some 450 layers and 30 kB.
 MAX_SECTIONS = 4_096
-MAX_CHARACTERS = 2**22
+MAX_CHARACTERS = LARGEST_DESCRIPTION
 
 NET = "net"
 _ALIASES = {
@@ -63,17 +64,7 @@ def read_cfg(path: str | Path) -> str:
     Raises:
         ValueError: there is no such file, it cannot be read, or it is too large.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_CHARACTERS + 1)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    if len(content) > MAX_CHARACTERS:
-        raise ValueError(
-            f"{path}: more than {MAX_CHARACTERS:,} bytes, where a network's "
-            f"description belongs"
-        )
-    return content.decode("utf-8", "replace")
+    return read_description(path, limit=MAX_CHARACTERS)
 
 
 def parse_cfg(text: str) -> tuple[Section, ...]:

@@ -13,9 +13,9 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from yolojax.files import read_description as read_file
 from yolojax.models.arguments import Arguments, Layer, Map
 from yolojax.models.description import (
     MAX_CHANNELS,
@@ -127,10 +127,7 @@ def build_described(
 def _read(path: str) -> str:
     if not path:
         raise ValueError("model 'yaml' needs path, a YOLOv5 model description")
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"config.model.path {path}: {error}") from error
+    return read_file(path)
 
 
 class _Head(NamedTuple):
