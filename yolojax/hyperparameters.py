@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from yolojax.augment.policy import AUGMENTATIONS
 from yolojax.lookup import hint
 from yolojax.models.detector import build_model
-from yolojax.yaml_text import number_in, read_yaml, shown
+from yolojax.yaml_text import MAX_CHARACTERS, number_in, read_yaml, shown
 
 
 class Value(NamedTuple):
@@ -81,9 +81,11 @@ def read_hyperparameters(path: str | Path) -> dict[str, float]:
     """
     where = f"config.hyp {path}"
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
+        with Path(path).open("rb") as file:
+            # No more than is told to be too long.
+            text = file.read(MAX_CHARACTERS + 1).decode("utf-8", "replace")
+    except OSError as error:
+        raise ValueError(f"{where}: {error.strerror or error}") from error
     content = read_yaml(text, where)
     if not isinstance(content, dict):
         raise ValueError(
