@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax.augment import geometry
+from yolojax.augment import geometry, mosaic
+from yolojax.augment.policy import AUGMENTATIONS
+from yolojax.augment.scene import letterboxed
 from yolojax.ops.letterbox import letterbox_shape
 from yolojax.records import Batch
 
@@ -29,7 +31,7 @@ def run(step, num, seed=0, applied=True):
 
     @jax.jit
     def scene(draws, applied):
-        start = geometry.letterboxed(batch, IMAGE_SIZE)
+        start = letterboxed(batch, IMAGE_SIZE)
         return step.apply(start, draws, applied, batch, IMAGE_SIZE)
 
     return jax.tree.map(np.asarray, scene(draws, jnp.full((num,), applied)))
@@ -49,7 +51,7 @@ def assert_uniform(values, low, high):
 def test_letterbox_lies_where_the_host_would_put_it(seed):
     sizes = np.random.default_rng(seed).integers(1, 61, (50, 2))
     target = ((40, 60), (32, 32), (33, 20))[seed]
-    scene = geometry.letterboxed(blank(50, sizes), target)
+    scene = letterboxed(blank(50, sizes), target)
     for size, matrix in zip(sizes, np.asarray(scene.placements)[:, 0], strict=True):
         place = letterbox_shape(tuple(size.tolist()), target)
         scale = np.asarray(place.size) / size
@@ -59,7 +61,7 @@ def test_letterbox_lies_where_the_host_would_put_it(seed):
 
 def test_mosaic_centre_and_quadrant_are_uniform_and_partners_differ():
     num = 10_000
-    scene = run(geometry.mosaic(), num)
+    scene = run(mosaic.mosaic(), num)
     # The own picture's region is cut by the centre on two sides.
     left = scene.regions[:, 0, 0] == 0
     top = scene.regions[:, 0, 1] == 0
@@ -78,14 +80,14 @@ def test_mosaic_centre_and_quadrant_are_uniform_and_partners_differ():
 
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_mosaic_of_a_small_batch_takes_what_there_is(num):
-    scene = run(geometry.mosaic(), num)
+    scene = run(mosaic.mosaic(), num)
     for own, sources in enumerate(scene.sources):
         assert sources[0] == own
         assert set(sources) == set(range(num))
 
 
 def test_mosaic_pictures_touch_the_centre_and_regions_cover_the_canvas():
-    scene = run(geometry.mosaic(), 64)
+    scene = run(mosaic.mosaic(), 64)
     areas = np.prod(scene.regions[..., 2:] - scene.regions[..., :2], axis=-1)
     np.testing.assert_allclose(areas.sum(1), 80 * 120)
     corners = np.float32([[0, 0, 1], [60, 40, 1]]).T
@@ -101,14 +103,14 @@ def test_mosaic_pictures_touch_the_centre_and_regions_cover_the_canvas():
 
 
 def test_mosaic_view_is_the_middle_of_the_canvas():
-    view = run(geometry.mosaic(), 1).view[0]
+    view = run(mosaic.mosaic(), 1).view[0]
     np.testing.assert_array_equal(view @ [60, 40, 1], [30, 20, 1])
 
 
 @pytest.mark.parametrize("name", ["mosaic", "affine", "flip_left_right"])
 def test_a_step_that_is_not_applied_changes_nothing(name):
-    before = geometry.letterboxed(blank(3), IMAGE_SIZE)
-    after = run(getattr(geometry, name)(), 3, applied=False)
+    before = letterboxed(blank(3), IMAGE_SIZE)
+    after = run(AUGMENTATIONS[name](), 3, applied=False)
     np.testing.assert_array_equal(after.view, before.view)
     np.testing.assert_array_equal(after.gain, 1)
     np.testing.assert_array_equal(after.sources[:, :1], before.sources)
@@ -157,7 +159,7 @@ def test_affine_composes_in_the_published_order():
     draws = np.float32([[0.9, 0.8, 0.3, 0.7, 0.9, 0.2, 0.25, 0.75]])
     batch = blank(1)
     scene = step.apply(
-        geometry.letterboxed(batch, IMAGE_SIZE),
+        letterboxed(batch, IMAGE_SIZE),
         jnp.asarray(draws),
         jnp.asarray([True]),
         batch,

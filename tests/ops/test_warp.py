@@ -219,18 +219,22 @@ def test_warp_runs_under_jit_and_vmap_and_has_a_finite_gradient():
     assert np.isfinite(slope).all()
 
 
-def test_more_pixels_than_an_int32_counts_are_refused():
-    shape = jax.ShapeDtypeStruct
+def test_more_pixels_than_an_int32_counts_are_read_all_the_same(monkeypatch):
+    images = noise(3, 5, 7, 3)
+    arguments = (
+        jnp.asarray(images),
+        jnp.asarray([[5, 7], [4, 3], [5, 6]], jnp.int32),
+        jnp.asarray([[2, 0], [1, 1], [0, 2]], jnp.int32),
+        jnp.asarray(np.tile(scaling(0.9, 1.1), (3, 2, 1, 1))),
+        jnp.asarray(np.tile(np.stack([EVERYWHERE, [0, 0, 3, 3]]), (3, 1, 1))),
+        jnp.asarray(np.tile(EYE, (3, 1, 1))),
+    )
+    expected = warp_tiles(*arguments, output_size=(6, 6))
+    monkeypatch.setattr(warp, "MOST_PIXELS", 10)
+    many = jax.jit(lambda *a: warp.warp_tiles(*a, output_size=(6, 6)))(*arguments)
+    np.testing.assert_array_equal(many, expected)
     with pytest.raises(ValueError, match="use a smaller batch"):
-        jax.eval_shape(
-            lambda *a: warp_tiles(*a, output_size=(8, 8)),
-            shape((2**17, 128, 128, 3), jnp.uint8),
-            shape((2**17, 2), jnp.int32),
-            shape((1, 1), jnp.int32),
-            shape((1, 1, 3, 3), jnp.float32),
-            shape((1, 1, 4), jnp.float32),
-            shape((1, 3, 3), jnp.float32),
-        )
+        warp.warp_tiles(*arguments, output_size=(6, 6), levels=1)
 
 
 def test_matrices_agree_with_numpy():

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from yolojax.augment.geometry import Scene
 from yolojax.augment.mix import Mixed
+from yolojax.augment.scene import Scene, Swap
 from yolojax.ops.warp import transform_boxes
 from yolojax.records import Batch
 
-# The published rule: a box stays if both sides are longer than this many pixels,
-MIN_SIDE = 2.0
-# if the output shows more than this share of its area on the canvas,
-MIN_AREA_RATIO = 0.1
-# and if it is less elongated than this.
-MAX_ASPECT = 100.0
+
+class BoxRule(NamedTuple):
+    """Which boxes stay; the published rule, `box_candidates` of YOLOv5.
+
+    Attributes:
+        min_side: both sides are longer than this many pixels.
+        min_share: the output shows more than this share of the area on the canvas.
+        max_aspect: the longer side is less than this many times the shorter one.
+    """
+
+    min_side: float = 2.0
+    min_share: float = 0.1
+    max_aspect: float = 100.0
+
+
+PUBLISHED_RULE = BoxRule()
 
 
 def carry_boxes(
-    pictures: Batch, scene: Scene, image_size: tuple[int, int]
+    pictures: Batch,
+    scene: Scene,
+    image_size: tuple[int, int],
+    rule: BoxRule = PUBLISHED_RULE,
 ) -> tuple[Float[Array, "b n 4"], Int[Array, "b n"], Bool[Array, "b n"]]:
     """The boxes of a scene's pictures on its outputs, and which of them are shown.
 
@@ -27,6 +42,7 @@ def carry_boxes(
         pictures: what the scene's sources count.
         scene: the finished scene.
         image_size: height and width of the outputs, in pixels.
+        rule: which boxes stay.
 
     Returns:
         Corners in pixels, labels, and whether the row holds a box that is kept: those
@@ -34,14 +50,17 @@ def carry_boxes(
     """
     num = scene.sources.shape[0]
     on_canvas = transform_boxes(pictures.boxes[scene.sources], scene.placements)
-    on_canvas = _clip(on_canvas, scene.regions[:, :, None, :]).reshape(num, -1, 4)
+    on_canvas = clip_boxes(on_canvas, scene.regions[:, :, None, :]).reshape(num, -1, 4)
     labels = pictures.labels[scene.sources].reshape(num, -1)
+    for swap in scene.swaps:
+        labels = _swapped(labels, swap)
     valid = pictures.valid[scene.sources].reshape(num, -1)
 
     height, width = image_size
     frame = jnp.asarray([0, 0, width, height], jnp.float32)
-    boxes = _clip(transform_boxes(on_canvas, scene.view), frame[None, None])
-    return boxes, labels, valid & _is_shown(on_canvas, boxes, scene.gain[:, None])
+    boxes = clip_boxes(transform_boxes(on_canvas, scene.view), frame[None, None])
+    shown = _is_shown(on_canvas, boxes, scene.gain[:, None], rule)
+    return boxes, labels, valid & shown
 
 
 def cut_boxes(sample: Mixed, max_boxes: int) -> tuple[Mixed, Int[Array, ""]]:
@@ -69,7 +88,16 @@ def cut_boxes(sample: Mixed, max_boxes: int) -> tuple[Mixed, Int[Array, ""]]:
     )
 
 
-def _clip(
+def _swapped(labels: Int[Array, "b n"], swap: Swap) -> Int[Array, "b n"]:
+    """Labels with the pairs of a mirror exchanged."""
+    # [b, n, p, 2]: which entry of which pair a label is; one at most.
+    found = labels[..., None, None] == swap.pairs[None, None]
+    found = found & swap.applied[:, None, None, None]
+    other = jnp.sum(jnp.where(found, swap.pairs[None, None, :, ::-1], 0), axis=(2, 3))
+    return jnp.where(jnp.any(found, axis=(2, 3)), other, labels)
+
+
+def clip_boxes(
     boxes: Float[Array, "*n 4"], limits: Float[Array, "*m 4"]
 ) -> Float[Array, "*n 4"]:
     """Boxes cut to `limits`, which may be broadcast."""
@@ -84,14 +112,15 @@ def _is_shown(
     before: Float[Array, "b n 4"],
     after: Float[Array, "b n 4"],
     gain: Float[Array, "b 1"],
+    rule: BoxRule,
 ) -> Bool[Array, "b n"]:
-    """The published rule, `box_candidates` of YOLOv5, for boxes before and after."""
+    """Whether boxes stay, given on the canvas before and in the output after."""
     width, height = after[..., 2] - after[..., 0], after[..., 3] - after[..., 1]
     area = (before[..., 2] - before[..., 0]) * (before[..., 3] - before[..., 1])
     area = area * gain**2
     longer, shorter = jnp.maximum(width, height), jnp.minimum(width, height)
     return (
-        (shorter > MIN_SIDE)
-        & (width * height > MIN_AREA_RATIO * area)
-        & (longer < MAX_ASPECT * shorter)
+        (shorter > rule.min_side)
+        & (width * height > rule.min_share * area)
+        & (longer < rule.max_aspect * shorter)
     )

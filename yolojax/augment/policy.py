@@ -3,7 +3,8 @@
 The order is fixed, whatever order a policy lists its entries in, and is that of the
 table `AUGMENTATIONS`:
 
-1. geometry, composed into one scene: letterbox (always), mosaic, affine, flips;
+1. geometry, composed into one scene: letterbox (always), crop of a picture alone,
+   mosaic, crop of the view, room around it, affine changes, mirrors;
 2. one gather that reads the uint8 pictures (`yolojax.ops.warp`);
 3. colour, then sharpness and blur, noise, and compression last;
 4. mixing, and erasing.
@@ -14,35 +15,42 @@ or a `MixStep` and put it at its place in the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from yolojax.augment import colour, erase, mix, noise
-from yolojax.augment.boxes import carry_boxes, cut_boxes
+from yolojax.augment import colour, crops, erase, geometry, mix, noise
+from yolojax.augment.boxes import PUBLISHED_RULE, BoxRule, carry_boxes, cut_boxes
 from yolojax.augment.colour import ColourStep
-from yolojax.augment.geometry import (
-    GeometryStep,
-    Scene,
-    affine,
-    flip_left_right,
-    flip_up_down,
-    letterboxed,
-    mosaic,
-)
 from yolojax.augment.mix import Mixed, MixStep
-from yolojax.lookup import check_arguments, pick
+from yolojax.augment.mosaic import mosaic, mosaic9
+from yolojax.augment.presets import PRESETS
+from yolojax.augment.reading import Plan, Policy, read_policy
+from yolojax.augment.scene import GeometryStep, Scene, letterboxed
 from yolojax.ops.warp import invert, settle, warp_tiles
 from yolojax.records import Batch, Stored
 
 AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
+    "identity": geometry.identity,
+    "letterbox": geometry.letterbox,
+    "random_resized_crop": crops.random_resized_crop,
     "mosaic": mosaic,
-    "affine": affine,
-    "flip_up_down": flip_up_down,
-    "flip_left_right": flip_left_right,
+    "mosaic9": mosaic9,
+    "random_crop": crops.random_crop,
+    "pad": crops.pad,
+    "affine": geometry.affine,
+    "rotate": geometry.rotate,
+    "shear_x": geometry.shear_x,
+    "shear_y": geometry.shear_y,
+    "translate_x": geometry.translate_x,
+    "translate_y": geometry.translate_y,
+    "quarter_turn": geometry.quarter_turn,
+    "flip_up_down": geometry.flip_up_down,
+    "flip_left_right": geometry.flip_left_right,
     "hsv": colour.hsv,
     "brightness": colour.brightness,
     "contrast": colour.contrast,
@@ -68,79 +76,59 @@ AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
     "cutout": erase.cutout,
 }
 
-Step = GeometryStep | ColourStep | MixStep
-
-# More than this many pictures a mosaic never has.
+# More than this many other pictures no mosaic has.
 MOST_PARTNERS = 8
-# Folded into a sample's key where other numbers than its uniform draws are needed.
-# Above all that `fold_in` is given elsewhere.
+# Folded into a key where other numbers than the samples' uniform draws are needed.
+# Above all places in a batch.
 PARTNERS, NOISE = 2**30, 2**30 + 1
 
 
-class _Entry(NamedTuple):
-    name: str
-    probability: float
-    step: Step
-
-
-def _read_policy(policy: Iterable[Mapping[str, Any]]) -> list[_Entry]:
-    """The policy's entries in the order of the table.
-
-    Raises:
-        ValueError: an unknown name or argument, a name twice, a wrong probability.
-    """
-    entries: dict[str, _Entry] = {}
-    for position, given in enumerate(policy):
-        arguments = dict(given)
-        where = f"augmentation policy, entry {position}"
-        if "name" not in arguments:
-            raise ValueError(f"{where}: needs a name, got {sorted(arguments)}")
-        name = arguments.pop("name")
-        function = pick(AUGMENTATIONS, name, "augmentation")
-        if name in entries:
-            raise ValueError(f"{where}: {name!r} is there twice; give it once")
-        probability = arguments.pop("probability", 1.0)
-        if not 0 <= probability <= 1:
-            raise ValueError(
-                f"{where}: probability of {name!r} is {probability}, expected 0 to 1"
-            )
-        check_arguments(function, arguments, f"augmentation {name!r}")
-        entries[name] = _Entry(name, float(probability), function(**arguments))
-    return [entries[name] for name in AUGMENTATIONS if name in entries]
-
-
 def make_augment(
-    policy: Iterable[Mapping[str, Any]],
+    policy: Policy,
     *,
     image_size: tuple[int, int],
     max_boxes: int,
+    source_size: tuple[int, int] | None = None,
+    rule: BoxRule = PUBLISHED_RULE,
 ) -> Callable[..., tuple[Batch, Int[Array, ""]]]:
     """The augmentation of a training batch, as a pure function of a key.
 
     Args:
         policy: entries `dict(name=..., probability=..., **arguments)` with names of
             `AUGMENTATIONS`, in any order, each at most once. `probability` is that of
-            applying it to a sample, 1 if left out. Empty: letterbox only.
+            applying it to a sample, 1 if left out; two numbers are those at the start
+            and the end of training. Presets and choices: see `reading.read_policy`.
+            Empty: letterbox only.
         image_size: height and width of the output, in pixels.
         max_boxes: room for boxes in each output.
+        source_size: height and width that the pictures were fitted in before; None:
+            `image_size`. Where they are shrunk to less than half, they are halved
+            first as often as needed.
+        rule: which boxes stay.
 
     Returns:
-        `augment(key, batch, *, mosaic_on) -> (batch, cut)`. It takes uint8 pictures
-        at the top left of their arrays, a `Batch` or a `Stored`, and gives float32
-        pictures in [0, 1] of `image_size`, with the boxes that they still show, valid
-        ones first. `cut`, an int32 scalar, counts boxes that had no room. `mosaic_on`,
-        a bool or a traced flag, False for the last epochs, leaves out the steps that
-        mix pictures. A sample's random numbers depend on the key and on its place in
-        the batch only, not on how the batch is split over devices. Mosaic shows other
+        `augment(key, batch, *, mosaic_on, progress=0.0) -> (batch, cut)`. It takes
+        uint8 pictures at the top left of their arrays, a `Batch` or a `Stored`, and
+        gives float32 pictures in [0, 1] of `image_size`, with the boxes that they
+        still show, valid ones first. `cut`, an int32 scalar, counts boxes that had no
+        room. `mosaic_on`, a bool or a traced flag, False for the last epochs, leaves
+        out the steps that mix pictures. `progress` is the share of the training that
+        is done. A sample's random numbers depend on the key and on its place in the
+        batch only, not on how the batch is split over devices. Mosaic shows other
         pictures of the batch, or, if it is `Stored`, of the whole store.
 
     Raises:
         ValueError: an entry is wrong; the message says which and what is allowed.
     """
-    entries = _read_policy(policy)
+    plan = read_policy(policy, AUGMENTATIONS, PRESETS)
+    levels = _num_levels(plan, image_size, source_size or image_size)
 
     def augment(
-        key: Array, batch: Batch | Stored, *, mosaic_on: bool | Bool[Array, ""]
+        key: Array,
+        batch: Batch | Stored,
+        *,
+        mosaic_on: bool | Bool[Array, ""],
+        progress: float | Float[Array, ""] = 0.0,
     ) -> tuple[Batch, Int[Array, ""]]:
         batch = jax.tree.map(jnp.asarray, batch)
         if isinstance(batch, Stored):
@@ -152,42 +140,42 @@ def make_augment(
             image_id, origin = pictures.image_id, pictures.origin
         num = image_id.shape[0]
         # All of a sample's numbers in one call: many small calls compile slowly.
-        num_draws = sum(1 + entry.step.num_draws for entry in entries)
-        draws = _draw(key, num, num_draws, first)
+        draws = _draw(key, num, plan.num_draws, first)
         scene = letterboxed(pictures, image_size, rows=rows, partners=partners)
         later: list[_Drawn] = []
-        start = 0
-        for number, entry in enumerate(entries):
-            stop = start + 1 + entry.step.num_draws
-            applied = draws[:, start] < entry.probability
-            drawn = draws[:, start + 1 : stop]
-            start = stop
-            if not isinstance(entry.step, ColourStep) and entry.step.mixes:
+        drawn = plan.applied(draws, progress)
+        for number, entry in enumerate(plan.entries):
+            applied, own = drawn[number]
+            step = entry.step
+            if not isinstance(step, ColourStep) and step.mixes:
                 applied = applied & jnp.asarray(mosaic_on)
-            if isinstance(entry.step, GeometryStep):
-                scene = entry.step.apply(scene, drawn, applied, pictures, image_size)
+            if isinstance(step, GeometryStep):
+                scene = step.apply(scene, own, applied, pictures, image_size)
             else:
-                later.append(_Drawn(entry.step, drawn, applied, number))
+                later.append(_Drawn(step, own, applied, number))
 
-        image = _render(pictures, scene, image_size)
+        image = _render(pictures, scene, image_size, levels)
         if later:
             # Sizes are never negative, which the compiler does not know.
             image = settle(image, jnp.any(pictures.size < 0))
-        sample = Mixed(image, *carry_boxes(pictures, scene, image_size))
-        for step, drawn, applied, number in later:
+        sample = Mixed(image, *carry_boxes(pictures, scene, image_size, rule))
+        for step, own, applied, number in later:
             keys = _noise_keys(key, num, first, number)
             if isinstance(step, ColourStep):
-                image = step.apply(sample.image, drawn, applied, keys)
+                image = step.apply(sample.image, own, applied, keys)
                 sample = sample._replace(image=image)
             else:
-                sample = step.apply(sample, drawn, applied, keys, image_size)
+                sample = step.apply(sample, own, applied, keys, image_size)
         sample, cut = cut_boxes(sample, max_boxes)
         return (
             Batch(
+                image=sample.image,
                 size=jnp.broadcast_to(jnp.asarray(image_size, jnp.int32), (num, 2)),
+                boxes=sample.boxes,
+                labels=sample.labels,
+                valid=sample.valid,
                 image_id=image_id,
                 origin=origin,
-                **sample._asdict(),
             ),
             cut,
         )
@@ -239,17 +227,36 @@ def _draw_partners(key: Array, stored: Stored) -> Int[Array, "b p"]:
     return (rows[:, None] + steps) % count
 
 
+def _num_levels(
+    plan: Plan, image_size: tuple[int, int], source_size: tuple[int, int]
+) -> int:
+    """How often the pictures are halved, so that no policy shrinks one below a half."""
+    shrinks = zip(image_size, source_size, strict=True)
+    smallest = min(1.0, *(now / before for now, before in shrinks))
+    for entry in plan.entries:
+        if isinstance(entry.step, GeometryStep) and max(entry.probability) > 0:
+            smallest *= entry.step.smallest(image_size)
+    # Not for the sake of rounding.
+    return max(0, math.ceil(math.log2(0.5 / smallest) - 1e-6))
+
+
 def _render(
-    batch: Batch, scene: Scene, image_size: tuple[int, int]
+    batch: Batch, scene: Scene, image_size: tuple[int, int], levels: int
 ) -> Float[Array, "b h w 3"]:
     """The scene's pictures in [0, 1]."""
+    images, sizes, sources = batch.image, batch.size, scene.sources
+    if levels and scene.partners is not None:
+        # Of a whole store, only what is shown is halved.
+        images, sizes = (x[sources.reshape(-1)] for x in (images, sizes))
+        sources = jnp.arange(sources.size, dtype=jnp.int32).reshape(sources.shape)
     image = warp_tiles(
-        batch.image,
-        batch.size,
-        scene.sources,
+        images,
+        sizes,
+        sources,
         invert(scene.placements),
         scene.regions,
         invert(scene.view),
         output_size=image_size,
+        levels=levels,
     )
     return image / 255.0

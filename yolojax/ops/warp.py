@@ -8,6 +8,8 @@ output lie, and each output pixel asks it which picture to read, and where.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
@@ -18,6 +20,8 @@ FILL = 114.0
 NEAR = 1e-3
 # A coordinate outside of every picture, far enough that no tap gets a weight.
 OUTSIDE = -9.0
+# So many pixels need more than one int32 to be counted.
+MOST_PIXELS = 2**31
 
 
 def multiply(
@@ -104,8 +108,14 @@ def warp_tiles(
     output_to_canvas: Float[Array, "k 3 3"],
     *,
     output_size: tuple[int, int],
+    levels: int = 0,
 ) -> Float[Array, "k oh ow 3"]:
     """Outputs sampled from several pictures each, bilinearly, in one gather.
+
+    Bilinear sampling aliases where it shrinks to less than half. With `levels`, a tile
+    is read from its picture, its half, its quarter and so on: the smallest that it
+    does not enlarge. The shrinkage is that in the middle of the output, and the mean
+    of both axes.
 
     Args:
         images: source pictures.
@@ -118,47 +128,140 @@ def warp_tiles(
             an unused tile.
         output_to_canvas: from output pixels to the canvas; may hold a perspective.
         output_size: height and width of the outputs.
+        levels: how many times the pictures are halved; 0 costs least.
 
     Returns:
         Values in [0, 255]. What no picture covers is grey 114, and a tap outside of
         the valid part counts as that grey, so that a border blends into it.
 
     Raises:
-        ValueError: the sources hold more pixels than an int32 can count.
+        ValueError: the halved pictures hold more pixels than an int32 can count.
     """
     # A pair of taps needs two pixels; the added ones lie outside of every size.
     short = [(0, max(0, 2 - length)) for length in images.shape[1:3]]
     if any(added for _, added in short):
         images = jnp.pad(images, [(0, 0), *short, (0, 0)])
     b, h, w, _ = images.shape
-    if b * h * w >= 2**31:
+    many = b * h * w >= MOST_PIXELS
+    if levels and b * h * w >= MOST_PIXELS // 2:
         raise ValueError(
-            f"{b} source pictures of {h}x{w} hold 2**31 pixels or more; "
-            "use a smaller batch"
+            f"{b} source pictures of {h}x{w} hold 2**30 pixels or more; "
+            "use a smaller batch, or a policy that shrinks no picture below a half"
         )
 
-    x, y, tile_of = _locate(canvas_to_source, regions, output_to_canvas, output_size)
-    source, height, width = _per_pixel(
-        tile_of, jnp.concatenate([sources[..., None], sizes[sources]], axis=-1)
-    )
-    column, left, right = _taps(x, width, w)
-    row, top, bottom = _taps(y, height, h)
-    index = (source * h + row) * w + column
-    pixels = images.reshape(-1, 3)
+    valid = sizes[sources]
+    if levels:
+        level = _levels(canvas_to_source, output_to_canvas, output_size, levels)
+        pyramid = _pyramid(images, sizes, levels)
+        scales = jnp.asarray([0.5**i for i in range(levels + 1)], jnp.float32)
+        canvas_to_source = canvas_to_source * scales[level][..., None, None]
+        shapes = jnp.asarray(pyramid.shapes, jnp.int32)[level]
+        start = jnp.asarray(pyramid.starts, jnp.int32)[level]
+        start = start + sources * shapes[..., 0] * shapes[..., 1]
+        valid = -(-valid // 2 ** level[..., None])
+        x, y, tile_of = _locate(
+            canvas_to_source, regions, output_to_canvas, output_size
+        )
+        values = [start[..., None], shapes[..., 1:], valid]
+        first, stride, height, width = _per_pixel(
+            tile_of, jnp.concatenate(values, axis=-1)
+        )
+        column, left, right = _taps(x, width, jnp.maximum(width - 2, 0))
+        row, top, bottom = _taps(y, height, jnp.maximum(height - 2, 0))
+        index, pixels = first + row * stride + column, pyramid.pixels
+    else:
+        x, y, tile_of = _locate(
+            canvas_to_source, regions, output_to_canvas, output_size
+        )
+        source, height, width = _per_pixel(
+            tile_of, jnp.concatenate([sources[..., None], valid], axis=-1)
+        )
+        column, left, right = _taps(x, width, w - 2)
+        row, top, bottom = _taps(y, height, h - 2)
+        stride = w
+        index = row * w + column if many else (source * h + row) * w + column
+        pixels = images.reshape((b, -1, 3) if many else (-1, 3))
 
-    def tap(offset: int, weight: Float[Array, "k oh ow"]) -> Float[Array, "k oh ow 3"]:
+    def tap(
+        offset: Int[Array, "k oh ow"] | int, weight: Float[Array, "k oh ow"]
+    ) -> Float[Array, "k oh ow 3"]:
         # One index a pixel and a slice of three: a third of the index arithmetic.
-        taken = pixels.at[index + offset].get(mode="promise_in_bounds")
+        at = index + offset
+        taken = pixels.at[(source, at) if many else at].get(mode="promise_in_bounds")
         return taken.astype(jnp.float32) * weight[..., None]
 
     covered = (left + right) * (top + bottom)
     return (
         tap(0, top * left)
         + tap(1, top * right)
-        + tap(w, bottom * left)
-        + tap(w + 1, bottom * right)
+        + tap(stride, bottom * left)
+        + tap(stride + 1, bottom * right)
         + (FILL * (1.0 - covered))[..., None]
     )
+
+
+class _Pyramid(NamedTuple):
+    """Pictures, their halves, their quarters and so on, one after the other.
+
+    Attributes:
+        pixels: uint8 [p, 3].
+        starts: where each level starts.
+        shapes: (height, width) of the pictures of each level.
+    """
+
+    pixels: Array
+    starts: list[int]
+    shapes: list[tuple[int, int]]
+
+
+def _pyramid(
+    images: UInt8[Array, "b h w 3"], sizes: Int[Array, "b 2"], levels: int
+) -> _Pyramid:
+    """Each level's pixel is the mean of four; what lies outside counts as grey."""
+    all_levels, valid = [images], sizes
+    for _ in range(levels):
+        image = all_levels[-1]
+        # Even, and at least two pixels after halving.
+        more = [max(4, n + n % 2) - n for n in image.shape[1:3]]
+        image = jnp.pad(image, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)))
+        inside = [
+            jnp.arange(n, dtype=jnp.int32)[None] < valid[:, axis : axis + 1]
+            for axis, n in enumerate(image.shape[1:3])
+        ]
+        mask = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+        whole = jnp.where(mask, image.astype(jnp.uint16), jnp.uint16(FILL))
+        rows = whole[:, ::2] + whole[:, 1::2]
+        four = rows[:, :, ::2] + rows[:, :, 1::2]
+        all_levels.append(((four + jnp.uint16(2)) // jnp.uint16(4)).astype(jnp.uint8))
+        valid = (valid + 1) // 2
+    shapes = [(image.shape[1], image.shape[2]) for image in all_levels]
+    flat = [image.reshape(-1, 3) for image in all_levels]
+    starts = [sum(part.shape[0] for part in flat[:i]) for i in range(len(flat))]
+    pixels = jnp.concatenate(flat)
+    return _Pyramid(settle(pixels, jnp.any(sizes < 0)), starts, shapes)
+
+
+def _levels(
+    canvas_to_source: Float[Array, "k t 3 3"],
+    output_to_canvas: Float[Array, "k 3 3"],
+    output_size: tuple[int, int],
+    levels: int,
+) -> Int[Array, "k t"]:
+    """The level that each tile is read from, at most `levels`."""
+    height, width = output_size
+    m = output_to_canvas
+    depth = 0.5 * width * m[:, 2, 0] + 0.5 * height * m[:, 2, 1] + m[:, 2, 2]
+    area = jnp.abs(_determinant(m) / jnp.maximum(depth, NEAR) ** 3)[:, None]
+    t = canvas_to_source
+    area = area * jnp.abs(t[..., 0, 0] * t[..., 1, 1] - t[..., 0, 1] * t[..., 1, 0])
+    # Of one output pixel in source pixels; a hair below a power of four counts as one.
+    exponent = 0.5 * jnp.log2(jnp.maximum(area, 1.0)) + 1e-3
+    return jnp.clip(exponent, 0.0, levels).astype(jnp.int32)
+
+
+def _determinant(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b"]:
+    product = matrix[..., 0, :] * _cross(matrix[..., 1, :], matrix[..., 2, :])
+    return jnp.sum(product, axis=-1)
 
 
 def _locate(
@@ -216,15 +319,17 @@ def _per_pixel(
 
 
 def _taps(
-    position: Float[Array, "k oh ow"], valid: Int[Array, "k oh ow"], length: int
+    position: Float[Array, "k oh ow"],
+    valid: Int[Array, "k oh ow"],
+    last: Int[Array, "k oh ow"] | int,
 ) -> tuple[Int[Array, "k oh ow"], Float[Array, "k oh ow"], Float[Array, "k oh ow"]]:
     """Index of the first of two neighbouring taps, and the weights of both.
 
-    The index always lies in the array; a tap that is not in `[0, valid)`, or not
-    next to `position`, has weight zero.
+    The index lies from 0 to `last`; a tap that is not in `[0, valid)`, or not next to
+    `position`, has weight zero.
     """
     centre = position - 0.5
-    first = jnp.clip(jnp.floor(centre), 0.0, length - 2.0)
+    first = jnp.clip(jnp.floor(centre), 0.0, jnp.asarray(last, jnp.float32))
     index = first.astype(jnp.int32)
     distance = jnp.abs(centre - first)
     next_distance = jnp.abs(centre - first - 1.0)
