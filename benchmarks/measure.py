@@ -149,6 +149,7 @@ def side_by_side(actions: dict[str, Callable[[], None]], rounds: int) -> dict[st
             "lowest_s": min(values),
             "highest_s": max(values),
             "rounds": rounds,
+            "all_s": values,
         }
         for name, values in times.items()
     }
