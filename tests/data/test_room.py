@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from tests.data.test_cache import make_example, smooth
+from tests.data.test_picture_file import small_disk
 from yolojax.data import cache, pipeline, room
+from yolojax.data.picture_file import CacheError
 from yolojax.data.report import Report
 from yolojax.data.room import NO_LIMIT, Room
 from yolojax.data.sources.digits import DigitsSource
@@ -147,3 +149,35 @@ def test_a_picture_that_vanished_is_named(tmp_path, files):
 
 def test_some_memory_is_available():
     assert 2**20 < room.available_bytes() < 2**50
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_disk_that_fills_up_while_batches_are_made_is_an_error(
+    tmp_path, files, threads
+):
+    with small_disk(tmp_path / "disk", 200 * 1024) as disk:
+        batches = pipeline.make_train_batches(
+            files,
+            np.arange(12),
+            image_size=SIZE,
+            batch_size=2,
+            max_boxes=1,
+            seed=0,
+            num_threads=threads,
+            cache="disk",
+            room=Room(folder=str(disk)),
+        )
+        next(batches)
+        with pytest.raises(OSError):
+            (disk / "other").write_bytes(bytes(200 * 1024))
+        with pytest.raises(CacheError, match="No space left .*config.data.cache_dir"):
+            for _ in range(6):
+                next(batches)
+        batches.close()
+        (disk / "other").unlink()
+        store, note = room.CACHES["disk"](files, range(12), SIZE, Room(0, str(disk)))
+        found = int(re.findall(r"has (\d+) of 12", note)[0])
+        assert 0 < found < 12
+        alone = [cache.EncodedCache().read(k, files[k], SIZE) for k in range(12)]
+        np.testing.assert_array_equal(read_all(store, files, range(12)), alone)
+        store.file.close()

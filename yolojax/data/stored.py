@@ -64,8 +64,8 @@ def make_shards(
     pictures = shard_pictures(seed, num_pictures, num_shards)
     if repeats is not None and not all(repeats[own].sum() > 0 for own in pictures):
         raise ValueError(
-            f"of {num_shards} devices one has no picture that config.data.sampling ever "
-            "takes; use fewer devices, or config.data.cache='encoded'"
+            f"of {num_shards} devices one has no picture that config.data.sampling "
+            "ever takes; use fewer devices, or config.data.cache='encoded'"
         )
     streams = [
         Stream(

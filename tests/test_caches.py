@@ -1,0 +1,189 @@
+"""Whole runs with each cache: labels edited, killed and resumed, two at once."""
+
+import os
+import signal
+import subprocess
+import time
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from tests.test_training import command, environment, final_arrays, without_clock
+from tests.tiny import tiny_config
+from yolojax import experiment
+from yolojax.engine.log import read_metrics
+
+CACHES = ("none", "encoded", "disk", "device")
+CONFIG = """
+from ml_collections import ConfigDict
+def get_config():
+    return ConfigDict({settings!r})
+"""
+
+
+def write_data(folder, count=24, size=(80, 96)):
+    """Smooth PNGs of their own, a box or two each."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for k in range(count):
+        coarse = rng.integers(0, 256, (8, 10, 3), np.uint8)
+        picture = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+        assert cv2.imwrite(str(folder / "images" / f"{k}.png"), picture)
+        rows = [
+            f"{rng.integers(3)} {x:.3f} {y:.3f} .3 .3" for x, y in rng.random((2, 2))
+        ]
+        (folder / "labels" / f"{k}.txt").write_text("\n".join(rows[: 1 + k % 2]))
+    (folder / "data.yaml").write_text("train: images\nnames: [a, b, c]\n")
+
+
+def settings_of(folder, cache, **changes):
+    return tiny_config(
+        data__train={"source": "yolo", "yaml": str(folder / "data.yaml")},
+        data__val={},
+        data__cache=cache,
+        model__num_classes=3,
+        **changes,
+    )
+
+
+def epoch_of(run):
+    """Pictures and boxes by index, over an epoch."""
+    feed = run.feed()
+    feed.fill(None)
+    found = {}
+    for _ in range(run.steps_per_epoch):
+        batch = feed.put(next(feed.batches))
+        rows = getattr(batch, "rows", np.arange(8))
+        batch = jax.tree.map(np.asarray, getattr(batch, "pictures", batch))
+        for row in np.asarray(rows).tolist():
+            boxes = batch.boxes[row][batch.valid[row]]
+            found[int(batch.image_id[row])] = (batch.image[row], boxes)
+    feed.batches.close()
+    return found
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_labels_that_changed_between_runs_are_seen_at_once(tmp_path, cache):
+    write_data(tmp_path / "data", count=8)
+    chosen = settings_of(
+        tmp_path / "data", cache, data__cache_dir=str(tmp_path / "cache")
+    )
+    before = epoch_of(experiment.build(chosen, workdir=tmp_path))
+    label = tmp_path / "data" / "labels" / "3.txt"
+    stamp = label.stat().st_mtime_ns
+    label.write_text("1 0.5 0.5 0.25 0.5")
+    # Also where the time of the change does not tell, nor a length.
+    os.utime(label, ns=(stamp, stamp))
+    after = epoch_of(experiment.build(chosen, workdir=tmp_path))
+    # 80 x 96 pixels at 53 x 64.
+    expected = [[24.0, 0.25 * 53, 40.0, 0.75 * 53]]
+    np.testing.assert_allclose(after[3][1], expected, rtol=1e-5)
+    for k in range(8):
+        np.testing.assert_array_equal(before[k][0], after[k][0])
+        assert np.array_equal(before[k][1], after[k][1]) == (k != 3)
+
+
+def start(tmp_path, config, workdir, *options, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        command("train", "--config", config, "--workdir", workdir, *options),
+        env={**environment(tmp_path), "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return output
+
+
+def assert_same_bits(one, other):
+    (step, arrays), (other_step, other_arrays) = map(final_arrays, (one, other))
+    assert step == other_step
+    jax.tree.map(np.testing.assert_array_equal, arrays, other_arrays)
+    rows = [without_clock(read_metrics(workdir)) for workdir in (one, other)]
+    assert rows[0] == rows[1]
+
+
+def write_config(tmp_path, cache, devices):
+    write_data(tmp_path / "data")
+    path = tmp_path / "config.py"
+    chosen = settings_of(
+        tmp_path / "data",
+        cache,
+        devices=devices,
+        epochs=6,
+        checkpoint__every_steps=4,
+        log__tensorboard=False,
+    )
+    path.write_text(CONFIG.format(settings=chosen))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "cache, devices", [("disk", 1), ("device", 1), ("device", 4), ("disk", 4)]
+)
+def test_a_killed_run_resumed_ends_with_the_same_bits(tmp_path, cache, devices):
+    """SIGKILL in the first epoch, which is also half-way through building the cache."""
+    config = write_config(tmp_path, cache, devices)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    own, other = (f"--config.data.cache_dir={tmp_path / name}" for name in "ab")
+    output = finish(start(tmp_path, config, whole, own, devices=devices))
+    assert f"cache '{cache}'" in output
+    for last in (1, 6):
+        process = start(tmp_path, config, killed, other, devices=devices)
+        while process.poll() is None:
+            rows = read_metrics(killed)
+            if rows and rows[-1]["step"] >= last:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            time.sleep(0.005)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    output = finish(start(tmp_path, config, killed, other, devices=devices))
+    assert "going on from step" in output
+    assert_same_bits(whole, killed)
+
+
+@pytest.mark.slow
+def test_two_runs_that_build_one_disk_cache_at_once_end_with_the_same_bits(tmp_path):
+    config = write_config(tmp_path, "disk", 1)
+    workdirs = [tmp_path / name for name in ("alone", "one", "other")]
+    own, shared = (f"--config.data.cache_dir={tmp_path / name}" for name in "ab")
+    finish(start(tmp_path, config, workdirs[0], own))
+    both = [start(tmp_path, config, workdir, shared) for workdir in workdirs[1:]]
+    for process in both:
+        finish(process)
+    for workdir in workdirs[1:]:
+        assert_same_bits(workdirs[0], workdir)
+    output = finish(start(tmp_path, config, tmp_path / "more", shared))
+    assert "has 24 of 24 pictures" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "cache, option, message",
+    [
+        ("disk", "--config.data.cache_dir=data/data.yaml", "config.data.cache_dir"),
+        ("device", "--config.data.cache_bytes=1", "allows 0.0 MiB: it does not fit"),
+    ],
+)
+def test_a_refused_cache_is_one_message_and_then_another_may_be_chosen(
+    tmp_path, cache, option, message
+):
+    config = write_config(tmp_path, cache, 1)
+    # A folder in a file cannot be made; for the device a byte is not enough.
+    process = start(tmp_path, config, "run", option)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert message in errors and "Traceback" not in errors
+    config.write_text(config.read_text().replace(f"'{cache}'", "'none'"))
+    finish(start(tmp_path, config, "run"))
