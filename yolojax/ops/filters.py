@@ -32,7 +32,8 @@ def scale_sharpness(
     *lead, height, width, _ = image.shape
     if image.size == 0:
         return image
-    lines, padded = _padded_lines(image, (1, 1), "constant", jnp.any(factors < -1e30))
+    lines = image.reshape(*lead, height, width * 3)
+    padded = _padded_lines(image, 1, "constant", jnp.any(factors < -1e30))
     rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
     last = 3 * width
     around = rows[..., :last] + rows[..., 3 : 3 + last] + rows[..., 6:]
@@ -101,15 +102,14 @@ def _blur(
     weight = jnp.moveaxis(weights, -1, 0)[..., None, None]
     never = jnp.any(weights < 0.0)
 
-    lines, padded = _padded_lines(image, (radius, 0), "edge", never)
-    blurred = weight[0] * lines
+    # The columns beside the picture are blurred too: what lies there goes on.
+    padded = _padded_lines(image, radius, "edge", never)
+    blurred = weight[0] * padded[..., radius : radius + height, :]
     for k in range(1, radius + 1):
         above = padded[..., radius - k : radius - k + height, :]
         below = padded[..., radius + k : radius + k + height, :]
         blurred = blurred + weight[k] * (above + below)
-
-    lines = blurred.reshape(image.shape)
-    _, padded = _padded_lines(lines, (0, radius), "edge", never)
+    padded = settle(blurred, never)
 
     def shifted(k: int) -> Float[Array, "*b h w3"]:
         start = 3 * (radius + k)
@@ -122,26 +122,21 @@ def _blur(
 
 
 def _padded_lines(
-    image: Float[Array, "*b h w 3"],
-    added: tuple[int, int],
-    mode: str,
-    never: Bool[Array, ""],
-) -> tuple[Float[Array, "*b h w3"], Float[Array, "*b h2 w4"]]:
-    """Pictures with channels beside each other in a line, and the same with a border.
+    image: Float[Array, "*b h w 3"], added: int, mode: str, never: Bool[Array, ""]
+) -> Float[Array, "*b h2 w6"]:
+    """Pictures with a border, their channels beside each other in a line.
 
-    Long lines make long vector loops. The second is settled: otherwise the compiler
-    would make it, and all that led to it, again for each tap of a filter.
+    Long lines make long vector loops. Settled: otherwise the compiler would make it,
+    and all that led to it, again for each tap of a filter.
 
     Args:
         image: RGB.
-        added: pixels above and below, and left and right.
+        added: pixels on each side.
         mode: of `jnp.pad`.
         never: see `settle`.
     """
     *lead, height, width, _ = image.shape
-    lines = image.reshape(*lead, height, width * 3)
-    none = [(0, 0)] * len(lead)
-    rows, columns = ((number, number) for number in added)
-    padded = jnp.pad(image, (*none, rows, columns, (0, 0)), mode=mode)
-    padded = padded.reshape(*lead, height + 2 * added[0], -1)
-    return lines, settle(padded, never)
+    border = [(added, added)] * 2
+    padded = jnp.pad(image, [(0, 0)] * len(lead) + border + [(0, 0)], mode=mode)
+    lines = padded.reshape(*lead, height + 2 * added, (width + 2 * added) * 3)
+    return settle(lines, never)
