@@ -31,6 +31,11 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def unflatten_variables(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """`unflatten` with `params` and `batch_stats`, also where one of them is empty."""
+    return {"params": {}, "batch_stats": {}} | unflatten(leaves)
+
+
 def match_mask(tree: Mapping[str, Any], patterns: Iterable[str]) -> dict[str, Any]:
     """A tree of booleans: whether any pattern is found in the leaf's path.
 

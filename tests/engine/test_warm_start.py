@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_config
-from yolojax import experiment, settings
+from yolojax import converting, experiment, inference, settings
 from yolojax.engine import checkpoint
+from yolojax.engine.step import init_state
 from yolojax.engine.warm_start import first_variables
 from yolojax.models.detector import build_model
 from yolojax.models.yolov5_rows import rows_of
@@ -187,3 +188,44 @@ def test_a_yolov5_fits_its_own_description_and_the_reverse(described_first, tmp_
     for name, array in state.items():
         np.testing.assert_array_equal(array, again[name], err_msg=name)
     assert "0 fresh" in start.notes[0]
+
+
+WITHOUT_NORMALISATION = {
+    "yaml": """
+nc: 2
+anchors: [[10, 14]]
+backbone: [[-1, 1, nn.Conv2d, [8, 2, 2]]]
+head: [[[-1], 1, Detect, [nc, anchors]]]
+""",
+    "darknet": """
+[net]
+[convolutional]
+filters=8
+stride=2
+activation=leaky
+[convolutional]
+filters=7
+activation=linear
+[yolo]
+anchors=10,14
+classes=2
+""",
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_NORMALISATION)
+def test_a_network_without_normalisation_is_kept_and_started_from(name, tmp_path):
+    text = WITHOUT_NORMALISATION[name]
+    model = build_model(name, num_classes=2, description=text)
+    variables = model.init(3)
+    assert variables["batch_stats"] == {}
+    path = tmp_path / f"x.{'weights' if name == 'darknet' else 'safetensors'}"
+    write_published(path, model, variables, ("a", "b"))
+    converting.convert(path, tmp_path / "run")
+    assert inference.load(tmp_path / "run").variables["batch_stats"] == {}
+    for weights in (path, tmp_path / "run"):
+        start = first_variables(model, seed=0, weights=str(weights)).variables
+        for leaf, array in flatten(variables).items():
+            np.testing.assert_array_equal(flatten(start)[leaf], array, err_msg=leaf)
+    optimizer = experiment.make_optimizer(tiny_config(), model, 1)
+    assert init_state(start, optimizer).batch_stats == {}

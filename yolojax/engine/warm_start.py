@@ -12,7 +12,7 @@ import numpy as np
 from yolojax.engine import checkpoint
 from yolojax.models.detector import MODELS, build_model
 from yolojax.models.model import Model
-from yolojax.trees import flatten, match_mask, unflatten
+from yolojax.trees import flatten, match_mask, unflatten, unflatten_variables
 from yolojax.weights.darknet import find_pair, read_darknet
 from yolojax.weights.mapping import listed, renamed
 from yolojax.weights.published import read_published
@@ -102,7 +102,7 @@ def first_variables(
             "the weights were trained with other anchors: set config.model.anchors to "
             f"{trained.anchors.tolist()} to keep them"
         )
-    return Start(unflatten(taken), tuple(notes))
+    return Start(unflatten_variables(taken), tuple(notes))
 
 
 def _read(weights: str, model: Model) -> _Trained:

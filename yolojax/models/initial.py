@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from yolojax.trees import flatten, unflatten
+from yolojax.trees import flatten, unflatten_variables
 
 
 def draw_variables(shapes: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def draw_variables(shapes: Mapping[str, Any], seed: int) -> dict[str, Any]:
         else:
             start = 1 if name in ("scale", "var") else 0
             values[path] = np.full(leaf.shape, start, np.float32)
-    return unflatten(values)
+    return unflatten_variables(values)
 
 
 def anchor_prior(num_classes: int, stride: int, num_anchors: int) -> np.ndarray:

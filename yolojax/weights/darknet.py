@@ -30,7 +30,7 @@ from yolojax.models.cfg import format_cfg, parse_cfg, read_cfg
 from yolojax.models.darknet import DARKNET
 from yolojax.models.graph import Node
 from yolojax.models.model import Model
-from yolojax.trees import flatten, unflatten
+from yolojax.trees import flatten, unflatten_variables
 from yolojax.weights.contents import clean_class_names
 
 SUFFIXES = (".weights", ".cfg")
@@ -339,8 +339,7 @@ def _read_rows(
                 raise ValueError("it became shorter while it was read")
             not_finite += int(flat.size - np.count_nonzero(np.isfinite(flat)))
             leaves[name] = _shaped(flat, shape)
-    variables = {"params": {}, "batch_stats": {}} | unflatten(leaves)
-    return DarknetWeights(variables, header, ends, not_finite)
+    return DarknetWeights(unflatten_variables(leaves), header, ends, not_finite)
 
 
 def _shaped(flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

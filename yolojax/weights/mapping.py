@@ -16,7 +16,7 @@ import numpy as np
 from yolojax.models.blocks import NormedCspStage, ParallelPooling, PyramidPooling
 from yolojax.models.model import Model
 from yolojax.models.reshaping import PlainConv
-from yolojax.trees import flatten, unflatten
+from yolojax.trees import flatten, unflatten_variables
 
 # What published files hold besides parameters; the model has its own anchors.
 _NOT_PARAMETERS = ("num_batches_tracked", "anchors", "anchor_grid", "stride")
@@ -180,7 +180,7 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
             f"the weights do not fit {model.name} with {model.num_classes} classes:\n"
             + "\n".join(problems)
         )
-    return unflatten(leaves)
+    return unflatten_variables(leaves)
 
 
 def to_state_dict(model: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -213,7 +213,7 @@ def renamed(
         else:
             array = _to_theirs(np.asarray(leaf), path)
             leaves[ours] = _to_ours(array, ours, len(shapes[ours].shape))
-    return unflatten(leaves)
+    return unflatten_variables(leaves)
 
 
 def published_anchors(
