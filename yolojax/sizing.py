@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolojax import datasets, experiment, trees
+from yolojax import datasets, experiment, recipe, trees
 from yolojax.engine import sharding
 from yolojax.engine.step import init_state
 from yolojax.models.model import Model
@@ -67,12 +67,14 @@ def describe_training(model: Model) -> list[str]:
     if not hints:
         return []
     boxes = hints.get("iou_loss", "mse")
+    known = dict(_HINTS)
     if boxes == "mse":
         # The first YOLOv3 has no gain of boxes, so it counts as 1.
         hints = {"iou_normalizer": "1", **hints}
+        del known["objectness_smooth"]
     lines = [f'c.loss.name = "{"yolov3" if boxes == "mse" else "yolov4"}"']
     arguments = []
-    for option, (key, default) in _HINTS.items():
+    for option, (key, default) in known.items():
         value = hints.get(option, default)
         if not value or "," in value:
             continue
@@ -82,13 +84,12 @@ def describe_training(model: Model) -> list[str]:
             arguments.append(f"{key}={value}")
     lines.append(f"c.loss.arguments = dict({', '.join(arguments)})")
     # One value for each level, and losses that there are none of here.
-    known = ("mse", "ciou")
     rest = [
         f"{option}={value}"
         for option, value in hints.items()
-        if option not in (*_HINTS, "iou_loss")
-        or (option in _HINTS and "," in value)
-        or (option == "iou_loss" and value not in known)
+        if option not in (*known, "iou_loss")
+        or (option in known and "," in value)
+        or (option == "iou_loss" and value not in ("mse", "ciou"))
     ]
     if rest:
         lines.append(f"# without a key here: {'; '.join(rest)}")
@@ -105,8 +106,13 @@ def describe_memory(settings: Mapping[str, Any]) -> str:
     model = _model(settings)
     mesh = experiment.make_mesh(settings)
     max_boxes = settings["data"]["max_boxes"] or 100
-    step, optimizer = experiment.make_step(
-        settings, model, mesh, max_boxes=max_boxes, steps_per_epoch=1
+    step, optimizer = recipe.make_step(
+        settings,
+        model,
+        mesh,
+        max_boxes=max_boxes,
+        steps_per_epoch=1,
+        image_size=max(recipe.training_sizes(settings, model)),
     )
     state = jax.eval_shape(
         lambda: init_state(jax.tree.map(_zeros, model.shapes()), optimizer)

@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.darknet import CFG
+from tests.darknet import CFG, CLASSES
 from tests.shared import shared
 from tests.tiny import tiny_config
 from yolojax import converting, inference, sizing
@@ -297,3 +297,13 @@ def test_info_shows_how_the_network_was_trained():
         "c.loss.arguments = dict(ignore_threshold=0.7, match_threshold=1)",
     ]
     assert sizing.describe_training(build_model("yolov5n", num_classes=1)) == []
+
+
+def test_info_shows_no_argument_that_the_loss_does_not_take():
+    text = CFG.replace("iou_loss=ciou", "objectness_smooth=1")
+    lines = sizing.describe_training(
+        build_model("darknet", num_classes=CLASSES, description=text)
+    )
+    assert lines[2].strip() == 'c.loss.name = "yolov3"'
+    assert not any("arguments" in line and "smooth" in line for line in lines)
+    assert "objectness_smooth=1" in lines[-1]
