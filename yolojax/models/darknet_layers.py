@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from yolojax.models.graph import AnchorMap
-from yolojax.models.layers import Conv, ConvUnit, activate, wide_dtype
+from yolojax.models.layers import (
+    Conv,
+    ConvUnit,
+    activate,
+    max_pool,
+    upsample_nearest,
+    wide_dtype,
+)
 
 EPSILON = 1e-6
 MOMENTUM = 0.01
@@ -52,8 +59,6 @@ class BiasedUnit(nn.Module):
 class MaxPool(nn.Module):
     """The largest value of windows; pixels outside the map never win.
 
-    Rows, then columns, each from shifted copies; see `layers.max_pool_same`.
-
     Attributes:
         size: of the window, in pixels.
         stride: from window to window.
@@ -71,25 +76,8 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        for axis in (1, 2):
-            x = self._pooled(x, axis)
-        return x
-
-    def _pooled(self, x: jax.Array, axis: int) -> jax.Array:
-        before, length = self.padding // 2, x.shape[axis]
-        count = (length + self.padding - self.size) // self.stride + 1
-        reach = (count - 1) * self.stride + 1
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = (before, max(reach + self.size - 1 - before - length, 0))
-        padded = jnp.pad(x, widths, constant_values=-jnp.inf)
-        shifted = (
-            jax.lax.slice_in_dim(padded, start, start + reach, self.stride, axis)
-            for start in range(self.size)
-        )
-        y = next(shifted)
-        for other in shifted:
-            y = jnp.maximum(y, other)
-        return y
+        before = self.padding // 2
+        return max_pool(x, self.size, self.stride, (before, self.padding - before))
 
 
 class Route(nn.Module):
@@ -146,9 +134,7 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        (b, h, w, c), n = x.shape, self.stride
-        wide = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, n, w, n, c))
-        return wide.reshape(b, n * h, n * w, c)
+        return upsample_nearest(x, self.stride)
 
 
 class AveragePool(nn.Module):

@@ -7,6 +7,7 @@ where `dtype` is float64).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -214,32 +215,47 @@ def activate(x: jax.Array, name: str) -> jax.Array:
 def max_pool_same(x: jax.Array, size: int) -> jax.Array:
     """The largest value of the `size` x `size` window around every pixel.
 
+    Args:
+        x: [b, h, w, c].
+        size: odd; pixels outside the map never win.
+    """
+    return max_pool(x, size, 1, (size // 2, size // 2))
+
+
+def max_pool(
+    x: jax.Array, size: int, stride: int, padding: tuple[int, int]
+) -> jax.Array:
+    """The largest value of each `size` x `size` window.
+
     Rows, then columns, each from shifted copies: the gradient of a windowed reduction
     is a scatter, which costs a CPU many times as much. Where a window holds its
     largest value twice, its gradient is shared between the two.
 
     Args:
         x: [b, h, w, c].
-        size: odd; pixels outside the map never win.
+        size: in pixels.
+        stride: from window to window.
+        padding: pixels before the first row and column, and after the last; they
+            never win.
     """
     for axis in (1, 2):
-        length, reach = x.shape[axis], size // 2
         widths = [(0, 0)] * x.ndim
-        widths[axis] = (reach, reach)
+        widths[axis] = padding
         padded = jnp.pad(x, widths, constant_values=-jnp.inf)
-        x = jax.lax.slice_in_dim(padded, 0, length, axis=axis)
-        for start in range(1, size):
-            x = jnp.maximum(
-                x, jax.lax.slice_in_dim(padded, start, start + length, axis=axis)
-            )
+        reach = padded.shape[axis] - size + 1
+        shifted = (
+            jax.lax.slice_in_dim(padded, start, start + reach, stride, axis)
+            for start in range(size)
+        )
+        x = functools.reduce(jnp.maximum, shifted)
     return x
 
 
-def upsample_nearest(x: jax.Array) -> jax.Array:
-    """Every pixel of [b, h, w, c] four times: [b, 2h, 2w, c]."""
-    b, h, w, c = x.shape
-    wide = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
-    return wide.reshape(b, 2 * h, 2 * w, c)
+def upsample_nearest(x: jax.Array, factor: int = 2) -> jax.Array:
+    """Every pixel of [b, h, w, c] `factor` x `factor` times."""
+    (b, h, w, c), k = x.shape, factor
+    wide = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, k, w, k, c))
+    return wide.reshape(b, k * h, k * w, c)
 
 
 def _as_map(values: jax.Array, x: jax.Array) -> jax.Array:

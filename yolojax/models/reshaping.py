@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from yolojax.models.layers import Conv, ConvUnit
+from yolojax.models.layers import Conv, ConvUnit, max_pool, upsample_nearest
 
 
 class Concat(nn.Module):
@@ -32,17 +32,11 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        b, h, w, c = x.shape
-        k = self.scale
-        wide = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, k, w, k, c))
-        return wide.reshape(b, k * h, k * w, c)
+        return upsample_nearest(x, self.scale)
 
 
 class MaxPool(nn.Module):
     """The largest value of each window.
-
-    From shifted copies, since the gradient of a windowed reduction is a scatter,
-    which costs a CPU many times as much.
 
     Attributes:
         size: of the window.
@@ -59,21 +53,7 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        for axis in (1, 2):
-            widths = [(0, 0)] * 4
-            widths[axis] = (self.padding, self.padding)
-            x = jnp.pad(x, widths, constant_values=-jnp.inf)
-            count = (x.shape[axis] - self.size) // self.stride + 1
-            shifted = [
-                jax.lax.slice_in_dim(
-                    x, i, i + (count - 1) * self.stride + 1, self.stride, axis
-                )
-                for i in range(self.size)
-            ]
-            x = shifted[0]
-            for other in shifted[1:]:
-                x = jnp.maximum(x, other)
-        return x
+        return max_pool(x, self.size, self.stride, (self.padding, self.padding))
 
 
 class ZeroPad(nn.Module):
