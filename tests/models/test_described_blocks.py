@@ -331,3 +331,28 @@ def test_a_gradient_reaches_every_parameter_of_every_module():
         # A bias before a normalisation changes nothing.
         if path != "neck/layer15/conv/bias":
             assert np.abs(gradient).max() > 1e-6, path
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_keeps_parameters_and_maps_in_float32(dtype):
+    model = build_model("yaml", num_classes=2, description=every_module(), dtype=dtype)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+    shapes = model.shapes()
+    forward = functools.partial(model.apply, train=True)
+    results = jax.eval_shape(forward, shapes, images)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((shapes, results))}
+    assert dtypes == {jnp.dtype("float32")}
+    layers = jax.eval_shape(
+        functools.partial(
+            model.module.apply,
+            train=False,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        ),
+        shapes,
+        images,
+    )[1]
+    outputs = flatten(layers["intermediates"])
+    for node in model.spec.nodes[:-2]:
+        (out,) = outputs[f"{node.part}/{node.name}/__call__"]
+        assert out.dtype == jnp.dtype(dtype), node.where
