@@ -21,7 +21,7 @@ from yolojax.losses.priors import (
     place_boxes,
 )
 from yolojax.ops.boxes import centres_to_corners, corners_to_centres
-from yolojax.ops.grid import decode_offsets
+from yolojax.ops.grid import decode_level, decode_offsets
 from yolojax.ops.iou import paired_ciou, paired_iou
 
 # Pictures that the published learning rates are for: they are divided by it.
@@ -361,18 +361,13 @@ def _decode_cells(
 ) -> Float[Array, "b all_cells 4"]:
     """Corners in pixels of all predictions, without gradient."""
     decoded = []
-    for level, raw in enumerate(maps):
-        batch, height, width, _, _ = raw.shape
-        anchors = settings.anchors[level] / settings.strides[level]
-        corner = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
-        local = decode_offsets(
-            jax.lax.stop_gradient(raw[..., :OBJECTNESS]),
-            jnp.asarray(anchors[None, None, None], raw.dtype),
-            scale=settings.scales[level],
-            sizes=settings.sizes,
+    levels = zip(maps, settings.anchors, settings.strides, settings.scales, strict=True)
+    for raw, anchors, stride, scale in levels:
+        logits = jax.lax.stop_gradient(raw[..., :OBJECTNESS])
+        corners = decode_level(
+            logits, anchors, stride, scale=scale, sizes=settings.sizes
         )
-        centres = local[..., :2] + jnp.asarray(corner[None, :, :, None], raw.dtype)
-        found = jnp.concatenate([centres, local[..., 2:]], axis=-1)
-        corners = centres_to_corners(found * settings.strides[level])
-        decoded.append(corners.reshape(batch, -1, 4))
+        # Cells go by row, column, anchor here.
+        corners = jnp.moveaxis(corners, 1, 3)
+        decoded.append(corners.reshape(len(raw), -1, 4))
     return jnp.concatenate(decoded, axis=1)
