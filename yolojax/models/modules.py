@@ -40,7 +40,6 @@ from yolojax.yaml_text import number_in
 
 _HEADS = 4  # of attention, as published
 
-
 Planner = Callable[[Arguments, Sequence[Map]], Layer]
 
 
@@ -76,23 +75,28 @@ def _unit(a: Arguments, x: Map, times: int = 1) -> Layer:
     if a.get("padding", None) is not None:
         padding = a.integer("padding", low=0, high=MAX_WINDOW)
     groups = a.groups(inputs, features)
-    # Before v7.0 the activation stood where there is the dilation now.
-    activation, dilation = a.get("activation", True), a.get("dilation", 1)
-    if isinstance(dilation, (bool, str)):
-        activation, dilation = dilation, 1
-    if dilation != 1:
-        raise a.wrong("dilation", "1")
     arguments = {
         "features": features,
         "kernel_size": size,
         "stride": stride,
         "padding": padding,
         "groups": groups,
-        "activation": a.activation(activation),
+        "activation": _activation(a),
     }
     pad = size // 2 if padding is None else padding
     weights = inputs // groups * features * size**2
     return Layer(arguments, x.slid(features, size, stride, pad), weights)
+
+
+def _activation(a: Arguments) -> str:
+    """The activation of a unit that may be dilated; here it is not."""
+    # Before v7.0 the activation stood where there is the dilation now.
+    activation, dilation = a.get("activation", True), a.get("dilation", 1)
+    if isinstance(dilation, (bool, str)):
+        activation, dilation = dilation, 1
+    if dilation != 1:
+        raise a.wrong("dilation", "1")
+    return a.activation(activation)
 
 
 def _focus(a: Arguments, maps: Sequence[Map]) -> Layer:
@@ -106,18 +110,13 @@ def _focus(a: Arguments, maps: Sequence[Map]) -> Layer:
 def _depthwise(a: Arguments, maps: Sequence[Map]) -> Layer:
     x, features = maps[0], a.features()
     size, stride = a.window("kernel", 1), a.integer("stride", 1)
-    activation, dilation = a.get("activation", True), a.get("dilation", 1)
-    if isinstance(dilation, (bool, str)):
-        activation, dilation = dilation, 1
-    if dilation != 1:
-        raise a.wrong("dilation", "1")
     groups = math.gcd(x.channels, features)
     arguments = {
         "features": features,
         "kernel_size": size,
         "stride": stride,
         "groups": groups,
-        "activation": a.activation(activation),
+        "activation": _activation(a),
     }
     weights = x.channels // groups * features * size**2
     return Layer(arguments, x.slid(features, size, stride, size // 2), weights)
