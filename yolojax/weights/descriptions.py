@@ -12,7 +12,7 @@ from yolojax.models.described import build_described
 from yolojax.models.description import KEYS
 from yolojax.models.model import Model
 from yolojax.weights.contents import Contents
-from yolojax.weights.mapping import published_anchors
+from yolojax.weights.mapping import classes_of, published_anchors
 
 T = TypeVar("T")
 
@@ -66,14 +66,7 @@ def described_arguments(
     name = f"{model.spec.prefixes[f'head/{model.levels[0]}']}.weight"
     if name not in state or state[name].ndim != 4:
         raise ValueError(f"its description has a head at {name}, which is not there")
-    outputs = len(state[name])
-    num_classes, rest = divmod(outputs, max(per_level, 1))
-    if rest or num_classes < 6:
-        raise ValueError(
-            f"its head has {outputs} outputs, which {per_level} anchors do not divide "
-            f"into a box, its confidence and classes"
-        )
-    return {**arguments, "num_classes": num_classes - 5}
+    return {**arguments, "num_classes": classes_of(len(state[name]), per_level)}
 
 
 def in_detect_order(model: Model, levels: Sequence[T]) -> tuple[T, ...]:

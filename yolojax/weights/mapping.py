@@ -244,6 +244,25 @@ def published_anchors(
     return None
 
 
+def classes_of(outputs: int, per_level: int) -> int:
+    """How many classes a head tells apart, by the outputs of a level.
+
+    Args:
+        outputs: channels of a level's raw map.
+        per_level: anchors of a level.
+
+    Raises:
+        ValueError: no number of classes gives so many outputs.
+    """
+    each, rest = divmod(outputs, max(per_level, 1))
+    if rest or each < 6:
+        raise ValueError(
+            f"its head has {outputs} outputs, which {per_level} anchors do not divide "
+            f"into a box, its confidence and classes"
+        )
+    return each - 5
+
+
 def _layer_numbers(model: Model) -> Iterator[tuple[str, int]]:
     """Our block, as `part/block`, with its number in the published description."""
     last, levels = len(model.spec.channels), len(model.strides)

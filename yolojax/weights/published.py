@@ -22,7 +22,12 @@ from yolojax.trees import flatten
 from yolojax.weights import darknet
 from yolojax.weights.contents import Contents
 from yolojax.weights.descriptions import described_arguments, in_detect_order
-from yolojax.weights.mapping import from_state_dict, published_anchors, to_state_dict
+from yolojax.weights.mapping import (
+    classes_of,
+    from_state_dict,
+    published_anchors,
+    to_state_dict,
+)
 from yolojax.weights.pytorch import read_pytorch
 from yolojax.weights.safetensors import read_safetensors, write_safetensors
 
@@ -241,13 +246,8 @@ def infer_arguments(
     anchors = published_anchors(state, spec.strides) or _described_anchors(description)
     outputs = _outputs(state, f"model.{_HEADS[levels[0]]}.m.0.weight")
     per_level = len(anchors[0]) if anchors else len(spec.anchors[0])
-    num_classes, rest = divmod(outputs, max(per_level, 1))
-    if rest or num_classes < 6:
-        raise ValueError(
-            f"its head has {outputs} outputs, which {per_level} anchors do not divide "
-            f"into a box, its confidence and classes"
-        )
-    arguments: dict[str, Any] = {"name": base, "num_classes": num_classes - 5}
+    num_classes = classes_of(outputs, per_level)
+    arguments: dict[str, Any] = {"name": base, "num_classes": num_classes}
     if anchors is not None:
         arguments["anchors"] = anchors
     return arguments | changes
