@@ -204,3 +204,14 @@ def test_anchors_that_are_only_counted_are_the_published_or_spread_evenly():
     # 2 * 4 ** (1/4) and 2 * 4 ** (3/4) strides.
     np.testing.assert_allclose(model.anchors[0, :, 0], [16 * 2**0.5, 32 * 2**0.5])
     np.testing.assert_allclose(model.anchors[1], 2 * model.anchors[0])
+
+
+@pytest.mark.parametrize("sources", [[3, 2, 4], [4, 3, 2], [3, 5, 2, 4]], ids=str)
+def test_its_text_gives_the_same_network_with_anchors_of_ones_own(sources):
+    rows = "".join("  - [-1, 1, Conv, [8, 3, 2]]\n" for _ in range(6))
+    text = f"nc: 2\nbackbone:\n{rows}head: [[{sources}, 1, Detect, [nc, anchors]]]"
+    anchors = [[[2.0**level, 9.0]] for level in range(3, 3 + len(sources))]
+    model = build_model("yaml", num_classes=2, description=text, anchors=anchors)
+    assert model.anchors.tolist() == anchors
+    again = build_model("yaml", num_classes=2, description=model.spec.text)
+    assert again.anchors.tolist() == anchors

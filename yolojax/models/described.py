@@ -162,7 +162,11 @@ class _Builder:
         order = sorted(range(len(heads)), key=strides.__getitem__)
         heads = [heads[i] for i in order]
         levels = tuple(sorted(strides))
-        chosen = self._anchors(last, levels, order, name, anchors)
+        chosen = self._anchors(last, strides, order, name, anchors)
+        content = dict(self.about.content)
+        if anchors is not None:
+            # As rows of a description, they go by Detect's order.
+            content["anchors"] = [chosen[order.index(i)] for i in range(len(order))]
         outputs = tuple(
             self._add_head(last, head, stride)
             for head, stride in zip(heads, levels, strict=True)
@@ -178,7 +182,7 @@ class _Builder:
             decoding=Decoding("square", (2.0,) * len(levels)),
             num_classes=self.about.num_classes,
             max_stride=self._max_stride(),
-            text=json.dumps(self.about.content, default=str),
+            text=json.dumps(content, default=str),
             depth=self.about.depth,
             width=self.about.width,
             prefixes=self.prefixes,
@@ -339,13 +343,13 @@ class _Builder:
         name: str,
         own: Anchors | None,
     ) -> tuple[tuple[tuple[float, float], ...], ...]:
-        """Anchors of each level, finest first."""
+        """Anchors of each level, finest first; `strides` are in Detect's order."""
         count = len(strides)
         if own is not None:
             return checked_anchors(own, name, num_levels=count)
         rows = self.about.anchors
         if isinstance(rows, int):
-            return _default_anchors(tuple(strides), rows)
+            return _default_anchors(tuple(sorted(strides)), rows)
         if len(rows) != count:
             raise ValueError(
                 f"{row.where}: takes {count} levels, but there are {len(rows)} rows "
@@ -353,7 +357,7 @@ class _Builder:
             )
         # As published: rows go by Detect's order, unless sizes fall where strides rise.
         sizes = [sum(w * h for w, h in level) for level in rows]
-        if (sizes[-1] - sizes[0]) * (order[-1] - order[0]) < 0:
+        if (sizes[-1] - sizes[0]) * (strides[-1] - strides[0]) < 0:
             rows = rows[::-1]
         return tuple(rows[i] for i in order)
 
