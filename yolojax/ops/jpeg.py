@@ -4,8 +4,9 @@ The loss of JPEG is here, and nothing else of it: the picture goes to YCbCr, its
 to half the resolution (4:2:0), blocks of 8x8 through the cosine transform, coefficients
 to multiples of the standard's tables, and all of it back. The entropy coding, which
 loses nothing, is left out, as are files and sizes in bytes. Sums are in floats, where
-coders use whole numbers, so that a value may differ from that of a coder by a level or
-two; `tests/ops/test_jpeg.py` compares with libjpeg-turbo.
+coders use whole numbers: a value differs from that of libjpeg-turbo by about half a
+level on average or less, and by more where a coefficient lies half-way between two
+steps and goes the other way (`tests/ops/test_jpeg.py`).
 
 Source: ITU-T T.81 (JPEG), annexes A and K; JFIF 1.02 for YCbCr; the Independent JPEG
 Group's rule for quality, and its filters for sampling colour down and up.
