@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from yolojax import experiment, settings
+from yolojax import experiment, recipe, settings
 from yolojax.engine import sharding
 from yolojax.engine.step import init_state
 from yolojax.records import Batch
@@ -64,7 +64,7 @@ def make_case(
     )
     mesh = experiment.make_mesh(chosen)
     model = experiment.make_model(chosen)
-    full, optimizer = experiment.make_step(
+    full, optimizer = recipe.make_step(
         chosen, model, mesh, max_boxes=MAX_BOXES, steps_per_epoch=100
     )
     variables = model.init(0)

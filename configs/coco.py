@@ -5,7 +5,6 @@
     python -m yolojax.train --config configs/coco.py:smoke --workdir runs/smoke
 
 The published recipe (YOLOv5 v7.0): low augmentation for n and s, high for the others.
-Of the high one, mixup is not there yet.
 """
 
 from ml_collections import ConfigDict
@@ -58,14 +57,11 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.strict = False  # True: stop when anything is wrong with the data
 
     c.augment = ConfigDict()
-    c.augment.policy = (
-        dict(name="mosaic", probability=1.0),
-        dict(name="affine", scale=0.5 if low else 0.9, translate=0.1),
-        dict(name="flip_left_right", probability=0.5),
-        dict(name="hsv", hue=0.015, saturation=0.7, value=0.4),
-    )
+    c.augment.policy = ("yolov5_low",) if low else ("yolov5_high",)
     c.augment.max_boxes = 0  # 0: twice data.max_boxes
     c.augment.close_mosaic_epochs = 0
+    c.augment.multi_scale = ()  # factors of image_size, such as (0.75, 1.0, 1.25)
+    c.augment.boxes = ConfigDict(dict(min_side=2.0, min_share=0.1, max_aspect=100.0))
 
     c.loss = ConfigDict()
     c.loss.name = "yolov5"

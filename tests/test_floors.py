@@ -19,6 +19,7 @@ FLOORS = [
     {"engine", "vis"},
     {"hyperparameters"},
     {"settings", "datasets"},
+    {"recipe"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing"},
     {"training", "converting"},

@@ -6,53 +6,37 @@ Order of the checks: keys, sizes, devices, data sets, classes; then the parts.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from yolojax import datasets, lookup
-from yolojax.augment.policy import make_augment
 from yolojax.data import check, pipeline
 from yolojax.data.room import CACHES, Room
 from yolojax.data.sampling import epoch_length
 from yolojax.data.stored import make_shards
 from yolojax.datasets import Data
-from yolojax.engine import device_cache, evaluate, sharding
+from yolojax.engine import device_cache, evaluate, scales, sharding
 from yolojax.engine.feed import Feed, from_devices, from_host
-from yolojax.engine.step import Augment, Step, init_state, make_train_step
+from yolojax.engine.step import Step, init_state
 from yolojax.engine.warm_start import Start, first_variables
-from yolojax.losses.darknet import yolov3_loss, yolov4_loss
-from yolojax.losses.detection import scale_gains, yolov5_loss
 from yolojax.models.detector import MODELS, build_model
 from yolojax.models.model import Model
-from yolojax.optim.build import Optimizer, build_optimizer
+from yolojax.optim.build import Optimizer
+from yolojax.recipe import (
+    make_augmentation,
+    make_loss,
+    make_optimizer,
+    make_steps,
+    training_sizes,
+)
 from yolojax.records import TrainState
-from yolojax.settings import mosaic_steps
 
-# What every loss takes besides keyword arguments.
-ARRAYS = ("maps", "boxes", "labels", "valid")
-
-
-class LossEntry(NamedTuple):
-    """A loss, which kinds of `Decoding.sizes` it is for, and whether gains scale."""
-
-    function: Callable[..., Any]
-    sizes: tuple[str, ...]
-    scaled: bool
-
-
-LOSSES = {
-    "yolov3": LossEntry(yolov3_loss, ("exponential",), False),
-    "yolov4": LossEntry(yolov4_loss, ("exponential", "square"), False),
-    "yolov5": LossEntry(yolov5_loss, ("square",), True),
-}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -71,8 +55,18 @@ class Experiment:
     steps_per_epoch: int
     total_steps: int
     optimizer: Optimizer
-    step: Step
+    steps: dict[scales.Size, Step]
     start: Start
+
+    @property
+    def step(self) -> Step:
+        """The step of the largest size."""
+        return self.steps[max(self.steps)]
+
+    def step_at(self, number: int) -> Step:
+        """The step that comes after so many steps."""
+        sizes = sorted(self.steps)
+        return self.steps[scales.size_of_step(sizes, self.settings["seed"], number)]
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on all devices."""
@@ -201,118 +195,6 @@ def make_mesh(settings: Mapping[str, Any]) -> Mesh:
     return mesh
 
 
-def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
-    """The loss `f(maps, boxes, labels, valid)` of the config.
-
-    Raises:
-        ValueError: an unknown loss or argument, or a loss for heads of another kind
-            than the model's.
-    """
-    chosen = settings["loss"]
-    entry = lookup.pick(LOSSES, chosen["name"], "loss")
-    arguments = {
-        "anchors": model.anchors,
-        "strides": model.strides,
-        "scales": model.decoding.scales,
-        "sizes": model.decoding.sizes,
-        "priors": model.priors,
-        "anchor_ratio": chosen["anchor_ratio"],
-        "label_smoothing": chosen["label_smoothing"],
-        "focal_gamma": chosen["focal_gamma"],
-        "box_gain": chosen["box"],
-        "objectness_gain": chosen["objectness"],
-        "class_gain": chosen["classes"],
-    }
-    known = inspect.signature(entry.function).parameters
-    own = [name for name in known if name not in (*arguments, *ARRAYS)]
-    for name in chosen["arguments"]:
-        if name not in own:
-            raise ValueError(
-                f"config.loss.arguments: loss {chosen['name']!r} has no {name!r}."
-                f"{lookup.hint(name, own)} Choices: {', '.join(own)}"
-            )
-    if model.decoding.sizes not in entry.sizes:
-        fitting = [n for n, e in LOSSES.items() if model.decoding.sizes in e.sizes]
-        raise ValueError(
-            f"loss {chosen['name']!r} is for other heads than that of {model.name}, "
-            f"whose sizes are {model.decoding.sizes}. Set config.loss.name to "
-            f"{' or '.join(fitting)}"
-        )
-    if chosen["scale_gains"] and entry.scaled:
-        arguments |= scale_gains(
-            box=chosen["box"],
-            objectness=chosen["objectness"],
-            classes=chosen["classes"],
-            num_levels=len(model.strides),
-            num_classes=model.num_classes,
-            image_size=datasets.image_size_of(settings),
-        )
-    arguments = {name: value for name, value in arguments.items() if name in known}
-    return functools.partial(entry.function, **arguments, **chosen["arguments"])
-
-
-def make_augmentation(settings: Mapping[str, Any], max_boxes: int) -> Augment:
-    """The augmentation of the config.
-
-    Args:
-        settings: a complete config.
-        max_boxes: room for boxes of a picture before augmentation; afterwards there
-            is twice as much, unless the config says how much.
-    """
-    chosen = settings["augment"]
-    return make_augment(
-        chosen["policy"],
-        image_size=datasets.image_size_of(settings),
-        max_boxes=chosen["max_boxes"] or 2 * max_boxes,
-    )
-
-
-def make_step(
-    settings: Mapping[str, Any],
-    model: Model,
-    mesh: Mesh,
-    *,
-    max_boxes: int,
-    steps_per_epoch: int,
-) -> tuple[Step, Optimizer]:
-    """The jitted training step of the config, and its optimiser."""
-    optimizer = make_optimizer(settings, model, steps_per_epoch)
-    step = make_train_step(
-        apply=model.apply,
-        loss=make_loss(settings, model),
-        optimizer=optimizer,
-        augment=device_cache.on_each_device(
-            make_augmentation(settings, max_boxes), mesh
-        ),
-        ema_decay=settings["ema"]["decay"],
-        ema_ramp=settings["ema"]["ramp"],
-        mosaic_steps=mosaic_steps(settings, steps_per_epoch),
-        seed=settings["seed"],
-    )
-    replicated = sharding.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated), optimizer
-
-
-def make_optimizer(
-    settings: Mapping[str, Any], model: Model, steps_per_epoch: int
-) -> Optimizer:
-    """The optimiser of the config; warm-up lasts at least `warmup_min_steps`."""
-    chosen = dict(settings["optim"])
-    arguments = chosen.pop("arguments")
-    epochs = chosen.pop("warmup_epochs")
-    at_least = chosen.pop("warmup_min_steps")
-    warmup = max(round(epochs * steps_per_epoch), at_least) if epochs > 0 else 0
-    return build_optimizer(
-        model.shapes()["params"],
-        warmup_steps=warmup,
-        batch_size=settings["batch_size"],
-        steps_per_epoch=steps_per_epoch,
-        epochs=settings["epochs"],
-        **chosen,
-        **arguments,
-    )
-
-
 def make_predict(settings: Mapping[str, Any], model: Model, mesh: Mesh) -> Any:
     """The jitted function from variables and batch to detections; see `evaluate`."""
     chosen = settings["evaluate"]
@@ -338,7 +220,8 @@ def build(
     """
     settings = dict(settings)
     size = datasets.image_size_of(settings)
-    make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
+    trial = make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
+    training_sizes(settings, trial)
     make_augmentation(settings, 1)
     mesh = make_mesh(settings)
 
@@ -386,7 +269,7 @@ def build(
         most = pipeline.max_boxes_of(train.source, train.keep)
         max_boxes = max(8, math.ceil(most / 8) * 8)
     check.note_cut_boxes(source, train.keep, max_boxes, train.report)
-    step, optimizer = make_step(
+    steps, optimizer = make_steps(
         settings, model, mesh, max_boxes=max_boxes, steps_per_epoch=steps_per_epoch
     )
     return Experiment(
@@ -401,6 +284,6 @@ def build(
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         optimizer=optimizer,
-        step=step,
+        steps=steps,
         start=start,
     )

@@ -45,7 +45,13 @@ DEFAULTS: dict[str, Any] = {
         "sampling": {"name": "shuffle", "fraction": 1.0},
         "strict": False,
     },
-    "augment": {"policy": (), "max_boxes": 0, "close_mosaic_epochs": 0},
+    "augment": {
+        "policy": (),
+        "max_boxes": 0,
+        "close_mosaic_epochs": 0,
+        "multi_scale": (),
+        "boxes": {"min_side": 2.0, "min_share": 0.1, "max_aspect": 100.0},
+    },
     "loss": {
         "name": "yolov5",
         "box": 0.05,
@@ -102,6 +108,9 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "data.cache_bytes": (0, None),
     "augment.max_boxes": (0, None),
     "augment.close_mosaic_epochs": (0, None),
+    "augment.boxes.min_side": (0, None),
+    "augment.boxes.min_share": (0, 1),
+    "augment.boxes.max_aspect": (1, None),
     "loss.box": (0, None),
     "loss.objectness": (0, None),
     "loss.classes": (0, None),
@@ -226,7 +235,9 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
         fits = isinstance(value, (int, float))
         value = float(value) if fits else value
     elif isinstance(default, tuple):
-        if path == "image_size" and isinstance(value, int):
+        # One size for both sides; one preset is a policy.
+        one = {"image_size": int, "augment.policy": str}.get(path)
+        if one is not None and isinstance(value, one):
             value = (value,)
         fits = isinstance(value, (tuple, list))
         value = tuple(_plain(v) for v in value) if fits else value

@@ -98,7 +98,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             draw_labels(run.train, workdir)
         outcome = loop.fit(
             state,
-            step=run.step,
+            step=run.step_at,
             batches=batches,
             put=feed.put,
             evaluate=evaluation and (lambda state: _numbers(evaluation(state.ema))),

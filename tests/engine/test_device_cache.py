@@ -9,6 +9,7 @@ import pytest
 
 from tests.tiny import tiny_config
 from yolojax import experiment
+from yolojax.augment.policy import make_augment
 from yolojax.data.stored import make_shards
 from yolojax.engine import device_cache, sharding
 from yolojax.engine.device_cache import DeviceCache, on_each_device
@@ -103,7 +104,7 @@ def test_mosaic_shows_pictures_of_the_whole_shard_and_of_no_other():
     stored = sharding.put_batch(
         Stored(pictures, rows, first=None, count=np.full(4, 4, np.int32)), mesh
     )
-    augment = experiment.make_augment(
+    augment = make_augment(
         ({"name": "mosaic", "probability": 1.0},), image_size=(32, 32), max_boxes=4
     )
     augment = jax.jit(on_each_device(augment, mesh))
@@ -152,7 +153,7 @@ def test_samples_have_random_numbers_of_their_own_on_all_devices():
         Stored(pictures, np.zeros(8, np.int32), first=None, count=np.ones(4, np.int32)),
         mesh,
     )
-    augment = experiment.make_augment(
+    augment = make_augment(
         ({"name": "affine", "scale": 0.5},), image_size=(32, 32), max_boxes=4
     )
     batch, _ = jax.jit(on_each_device(augment, mesh))(

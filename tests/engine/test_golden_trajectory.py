@@ -54,9 +54,9 @@ def golden_batch(number):
     )
 
 
-def to_float(key, batch, *, mosaic_on):
+def to_float(key, batch, **_):
     """What stands in for the augmentation: none."""
-    del key, mosaic_on
+    del key
     return batch._replace(image=batch.image.astype(jnp.float32) / 255.0), jnp.int32(0)
 
 
@@ -98,6 +98,7 @@ def run(golden, steps, init, recipe):
             ema_decay=0.9999,
             ema_ramp=2000,
             mosaic_steps=0,
+            total_steps=0,
             seed=0,
         ),
         donate_argnums=0,

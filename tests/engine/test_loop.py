@@ -66,7 +66,7 @@ def run(
     ):
         outcome = loop.fit(
             state,
-            step=step,
+            step=lambda _: step,
             batches=batches or Batches(),
             put=lambda batch: batch,
             evaluate=(lambda _: {"score": scores.popleft()}) if scores else None,

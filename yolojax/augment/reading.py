@@ -18,6 +18,17 @@ ALONE = ("random_resized_crop",)
 MOSAICS = ("mosaic", "mosaic9")
 
 
+def swapped_classes(policy: Policy) -> list[tuple[int, int]]:
+    """The pairs of classes that a policy's mirrors exchange."""
+    given = [policy] if isinstance(policy, str) else list(policy)
+    pairs: list[tuple[int, int]] = []
+    for entry in given:
+        if isinstance(entry, Mapping):
+            pairs += [tuple(pair) for pair in entry.get("swap", ())]
+            pairs += swapped_classes(entry.get("of", ()))
+    return pairs
+
+
 class Probability(NamedTuple):
     """A probability at the start and at the end of training, linear in between."""
 
@@ -115,66 +126,81 @@ def read_policy(policy: Policy, table: Table, presets: Table) -> Plan:
     """
     found: dict[str, Entry] = {}
     groups: list[Group] = []
-    from_preset: set[str] = set()
-    for position, given in enumerate([policy] if isinstance(policy, str) else policy):
+    for position, given in enumerate(expand(policy, presets)):
         where = f"augmentation policy, entry {position}"
-        arguments = {"name": given} if isinstance(given, str) else dict(given)
-        if "name" not in arguments:
-            raise ValueError(f"{where}: needs a name, got {sorted(arguments)}")
-        name = arguments["name"]
-        members = [arguments]
-        if name in presets:
-            del arguments["name"]
-            check_arguments(presets[name], arguments, f"preset {name!r}")
-            members = presets[name](**arguments)
-        for member in members:
-            for entry in _read_entry(dict(member), where, table, presets, groups):
-                if entry.name in found and entry.name not in from_preset:
-                    raise ValueError(
-                        f"{where}: {entry.name!r} is there twice; give it once"
-                    )
-                found[entry.name] = entry
-                from_preset.discard(entry.name)
-        if name in presets:
-            from_preset.update(found)
+        if "name" not in given:
+            raise ValueError(f"{where}: needs a name, got {sorted(given)}")
+        if given["name"] not in ("choice", *table):
+            pick({**presets, **table}, given["name"], "augmentation")
+        for entry in _read_entry(given, where, table, groups):
+            if entry.name in found:
+                raise ValueError(
+                    f"{where}: {entry.name!r} is there twice; give it once"
+                )
+            found[entry.name] = entry
     plan = Plan(tuple(found[name] for name in table if name in found), tuple(groups))
     _check_composable(plan)
     return plan
 
 
+def expand(policy: Policy, presets: Table) -> tuple[dict[str, Any], ...]:
+    """The policy with the entries of its presets in their place.
+
+    An entry that comes after a preset replaces that of the preset with its name.
+
+    Raises:
+        ValueError: an argument that a preset does not have, or not with this value.
+    """
+    entries: list[dict[str, Any]] = []
+    from_presets: set[str] = set()
+    for given in (policy,) if isinstance(policy, str) else policy:
+        entry = {"name": given} if isinstance(given, str) else dict(given)
+        name = str(entry.get("name"))
+        if name in presets:
+            del entry["name"]
+            check_arguments(presets[name], entry, f"preset {name!r}")
+            expanded = [dict(member) for member in presets[name](**entry)]
+            entries += expanded
+            from_presets |= {member["name"] for member in expanded}
+            continue
+        if name in from_presets:
+            entries = [other for other in entries if other.get("name") != name]
+            from_presets.discard(name)
+        entries.append(entry)
+    return tuple(entries)
+
+
 def _read_entry(
-    arguments: dict[str, Any],
-    where: str,
-    table: Table,
-    presets: Table,
-    groups: list[Group],
+    given: Mapping[str, Any], where: str, table: Table, groups: list[Group]
 ) -> list[Entry]:
     """The entry, or those of a choice, which is added to `groups`."""
+    arguments = dict(given)
     name = arguments.pop("name", None)
     probability = _read_probability(arguments.pop("probability", 1.0), name, where)
     if name != "choice":
-        function = pick({**presets, **table}, name, "augmentation")
+        function = pick(table, name, "augmentation")
         check_arguments(function, arguments, f"augmentation {name!r}")
         return [Entry(name, probability, function(**arguments))]
     of, count = tuple(arguments.pop("of", ())), arguments.pop("count", 1)
     if arguments:
         raise ValueError(
-            f"{where}: a choice has no {sorted(arguments)[0]!r}; it has "
-            "count, of and probability"
+            f"{where}: a choice has no argument {min(arguments)!r}, but count, of and "
+            "probability"
         )
-    if not 1 <= count <= len(of):
+    if not isinstance(count, int) or not 1 <= count <= len(of):
         raise ValueError(f"{where}: a choice of {count} out of {len(of)} entries")
     groups.append(Group(count, probability))
+    number = len(groups) - 1
     entries = []
     for member in of:
         member = {"name": member} if isinstance(member, str) else dict(member)
         if member.get("name") == "choice" or "probability" in member:
             raise ValueError(
-                f"{where}: an entry of a choice is one augmentation without a "
-                f"probability, got {member}"
+                f"{where}: an entry of a choice is an augmentation without a "
+                f"probability of its own, not {member}"
             )
-        (entry,) = _read_entry(member, where, table, {}, groups)
-        entries.append(entry._replace(probability=probability, group=len(groups) - 1))
+        for entry in _read_entry(member, where, table, groups):
+            entries.append(entry._replace(probability=probability, group=number))
     return entries
 
 

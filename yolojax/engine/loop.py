@@ -138,7 +138,7 @@ class Outcome:
 def fit(
     state: TrainState,
     *,
-    step: Step,
+    step: Callable[[int], Step],
     batches: Any,
     put: Callable[[Any], Any],
     evaluate: Callable[[TrainState], dict[str, float]] | None,
@@ -154,7 +154,7 @@ def fit(
 
     Args:
         state: on the devices; donated.
-        step: the jitted training step.
+        step: from the number of steps done to the next jitted one.
         batches: iterator of host batches with `get_state()` and `stats`.
         put: from a host batch to the devices.
         evaluate: numbers of the averaged weights; None: never.
@@ -190,7 +190,7 @@ def fit(
             with clock.waiting():
                 batch = next(batches)
             batch = clock.moved(put, batch)
-            state, numbers = step(state, batch)
+            state, numbers = step(number)(state, batch)
             number += 1
             pending.append((number, numbers))
             settle(LAG)

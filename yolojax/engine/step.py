@@ -55,6 +55,7 @@ def make_train_step(
     ema_decay: float,
     ema_ramp: float,
     mosaic_steps: int,
+    total_steps: int,
     seed: int,
 ) -> Step:
     """The step from state and uint8 batch to the next state and numbers for the log.
@@ -66,10 +67,12 @@ def make_train_step(
         apply: `apply(variables, images, train=True)` -> raw maps, batch statistics.
         loss: `loss(maps, boxes, labels, valid)` -> scalar, named scalars.
         optimizer: see `optim.build`.
-        augment: `augment(key, batch, mosaic_on=...)` -> batch, number of boxes cut.
+        augment: `augment(key, batch, mosaic_on=..., progress=...)` -> batch, number of
+            boxes cut.
         ema_decay: limit of the moving average's decay.
         ema_ramp: updates over which it rises.
         mosaic_steps: the step from which mosaic and mixing are off.
+        total_steps: those of the whole training, of which `progress` is the share done.
         seed: all random numbers follow from it, the step and the picture's position.
 
     Returns:
@@ -80,7 +83,13 @@ def make_train_step(
         state: TrainState, batch: Batch | Stored
     ) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        pictures, cut = augment(key, batch, mosaic_on=state.step < mosaic_steps)
+        done = state.step.astype(jnp.float32) / max(1, total_steps)
+        pictures, cut = augment(
+            key,
+            batch,
+            mosaic_on=state.step < mosaic_steps,
+            progress=jnp.minimum(done, 1.0),
+        )
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": params, "batch_stats": state.batch_stats}

@@ -1,0 +1,211 @@
+"""From the settings of a config to its training step: loss, optimiser, augmentation."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from yolojax import datasets, lookup
+from yolojax.augment.boxes import BoxRule
+from yolojax.augment.policy import make_augment
+from yolojax.augment.reading import swapped_classes
+from yolojax.engine import device_cache, scales, sharding
+from yolojax.engine.step import Augment, Step, make_train_step
+from yolojax.losses.darknet import yolov3_loss, yolov4_loss
+from yolojax.losses.detection import scale_gains, yolov5_loss
+from yolojax.models.model import Model
+from yolojax.optim.build import Optimizer, build_optimizer
+from yolojax.settings import mosaic_steps
+
+# What every loss takes besides keyword arguments.
+ARRAYS = ("maps", "boxes", "labels", "valid")
+
+
+class LossEntry(NamedTuple):
+    """A loss, which kinds of `Decoding.sizes` it is for, and whether gains scale."""
+
+    function: Callable[..., Any]
+    sizes: tuple[str, ...]
+    scaled: bool
+
+
+LOSSES = {
+    "yolov3": LossEntry(yolov3_loss, ("exponential",), False),
+    "yolov4": LossEntry(yolov4_loss, ("exponential", "square"), False),
+    "yolov5": LossEntry(yolov5_loss, ("square",), True),
+}
+
+
+def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
+    """The loss `f(maps, boxes, labels, valid)` of the config.
+
+    Raises:
+        ValueError: an unknown loss or argument, or a loss for heads of another kind
+            than the model's.
+    """
+    chosen = settings["loss"]
+    entry = lookup.pick(LOSSES, chosen["name"], "loss")
+    arguments = {
+        "anchors": model.anchors,
+        "strides": model.strides,
+        "scales": model.decoding.scales,
+        "sizes": model.decoding.sizes,
+        "priors": model.priors,
+        "anchor_ratio": chosen["anchor_ratio"],
+        "label_smoothing": chosen["label_smoothing"],
+        "focal_gamma": chosen["focal_gamma"],
+        "box_gain": chosen["box"],
+        "objectness_gain": chosen["objectness"],
+        "class_gain": chosen["classes"],
+    }
+    known = inspect.signature(entry.function).parameters
+    own = [name for name in known if name not in (*arguments, *ARRAYS)]
+    for name in chosen["arguments"]:
+        if name not in own:
+            raise ValueError(
+                f"config.loss.arguments: loss {chosen['name']!r} has no {name!r}."
+                f"{lookup.hint(name, own)} Choices: {', '.join(own)}"
+            )
+    if model.decoding.sizes not in entry.sizes:
+        fitting = [n for n, e in LOSSES.items() if model.decoding.sizes in e.sizes]
+        raise ValueError(
+            f"loss {chosen['name']!r} is for other heads than that of {model.name}, "
+            f"whose sizes are {model.decoding.sizes}. Set config.loss.name to "
+            f"{' or '.join(fitting)}"
+        )
+    if chosen["scale_gains"] and entry.scaled:
+        arguments |= scale_gains(
+            box=chosen["box"],
+            objectness=chosen["objectness"],
+            classes=chosen["classes"],
+            num_levels=len(model.strides),
+            num_classes=model.num_classes,
+            image_size=datasets.image_size_of(settings),
+        )
+    arguments = {name: value for name, value in arguments.items() if name in known}
+    return functools.partial(entry.function, **arguments, **chosen["arguments"])
+
+
+def make_augmentation(
+    settings: Mapping[str, Any],
+    max_boxes: int,
+    *,
+    image_size: scales.Size | None = None,
+    num_classes: int = 0,
+) -> Augment:
+    """The augmentation of the config.
+
+    Args:
+        settings: a complete config.
+        max_boxes: room for boxes of a picture before augmentation; afterwards there
+            is twice as much, unless the config says how much.
+        image_size: (height, width) of what it gives; None: that of the config.
+        num_classes: classes that a mirror may exchange; 0: any.
+
+    Raises:
+        ValueError: a policy that cannot be, or classes that there are not.
+    """
+    chosen = settings["augment"]
+    for pair in swapped_classes(chosen["policy"]):
+        if num_classes and max(pair) >= num_classes:
+            raise ValueError(
+                f"config.augment.policy: swap has the classes {pair}, but there are "
+                f"{num_classes} classes (0 to {num_classes - 1})"
+            )
+    size = datasets.image_size_of(settings)
+    return make_augment(
+        chosen["policy"],
+        image_size=image_size or size,
+        max_boxes=chosen["max_boxes"] or 2 * max_boxes,
+        source_size=size,
+        rule=BoxRule(**chosen["boxes"]),
+    )
+
+
+def make_step(
+    settings: Mapping[str, Any],
+    model: Model,
+    mesh: Mesh,
+    *,
+    max_boxes: int,
+    steps_per_epoch: int,
+    image_size: scales.Size | None = None,
+) -> tuple[Step, Optimizer]:
+    """The jitted training step of the config, and its optimiser.
+
+    Args:
+        settings: a complete config.
+        model: the network.
+        mesh: the devices.
+        max_boxes: room for boxes of a picture before augmentation.
+        steps_per_epoch: steps of one pass over the data.
+        image_size: (height, width) that the network sees; None: that of the config.
+    """
+    optimizer = make_optimizer(settings, model, steps_per_epoch)
+    step = make_train_step(
+        apply=model.apply,
+        loss=make_loss(settings, model),
+        optimizer=optimizer,
+        augment=device_cache.on_each_device(
+            make_augmentation(
+                settings,
+                max_boxes,
+                image_size=image_size,
+                num_classes=model.num_classes,
+            ),
+            mesh,
+        ),
+        ema_decay=settings["ema"]["decay"],
+        ema_ramp=settings["ema"]["ramp"],
+        mosaic_steps=mosaic_steps(settings, steps_per_epoch),
+        total_steps=settings["epochs"] * steps_per_epoch,
+        seed=settings["seed"],
+    )
+    replicated = sharding.replicated(mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated), optimizer
+
+
+def make_steps(
+    settings: Mapping[str, Any], model: Model, mesh: Mesh, **arguments: Any
+) -> tuple[dict[scales.Size, Step], Optimizer]:
+    """The jitted training step of every size, and their optimiser; see `make_step`."""
+    sizes = training_sizes(settings, model)
+    made = [make_step(settings, model, mesh, **arguments, image_size=s) for s in sizes]
+    steps = {size: step for size, (step, _) in zip(sizes, made, strict=True)}
+    return steps, made[0][1]
+
+
+def training_sizes(
+    settings: Mapping[str, Any], model: Model
+) -> tuple[scales.Size, ...]:
+    """The sizes that the config trains at; see `scales.training_sizes`."""
+    return scales.training_sizes(
+        datasets.image_size_of(settings),
+        settings["augment"]["multi_scale"],
+        model.max_stride,
+    )
+
+
+def make_optimizer(
+    settings: Mapping[str, Any], model: Model, steps_per_epoch: int
+) -> Optimizer:
+    """The optimiser of the config; warm-up lasts at least `warmup_min_steps`."""
+    chosen = dict(settings["optim"])
+    arguments = chosen.pop("arguments")
+    epochs = chosen.pop("warmup_epochs")
+    at_least = chosen.pop("warmup_min_steps")
+    warmup = max(round(epochs * steps_per_epoch), at_least) if epochs > 0 else 0
+    return build_optimizer(
+        model.shapes()["params"],
+        warmup_steps=warmup,
+        batch_size=settings["batch_size"],
+        steps_per_epoch=steps_per_epoch,
+        epochs=settings["epochs"],
+        **chosen,
+        **arguments,
+    )
