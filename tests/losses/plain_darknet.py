@@ -202,6 +202,6 @@ def plain_loss(setting, maps, corners, labels, valid):
 
                     sums[2] += part(channels[5 + c])
                     gradient[5 + c] = setting.gains[2] * slope(part, channels[5 + c])
-    parts = sums * setting.gains / len(maps[0])
-    total = parts.sum() * len(maps[0]) / 64
+    parts = sums * setting.gains / len(maps[0]) / 64
+    total = parts.sum() * len(maps[0])
     return total, parts, [gradient / 64 for gradient in gradients], targets, ignored

@@ -209,7 +209,7 @@ def test_one_cell_of_zeros_has_the_v3_loss_worked_out_by_hand():
     (total, parts), (gradient,) = jit_loss(loss)(maps, *CELL_TARGETS)
     # A quarter of the picture; twice as wide as the anchor.
     expected = [1.75 * (2 * LN2 + LN2**2 / 2), LN2, 2 * LN2]
-    np.testing.assert_allclose(parts_of(parts), expected, rtol=1e-6)
+    np.testing.assert_allclose(64 * parts_of(parts), expected, rtol=1e-6)
     np.testing.assert_allclose(total, sum(expected) / 64, rtol=1e-6)
     slopes = [0, 1.75 * 0.125, -1.75 * LN2, 0, -0.5, 0.5, -0.5]
     np.testing.assert_allclose(gradient.ravel() * 64, slopes, rtol=1e-6, atol=1e-7)
@@ -226,7 +226,7 @@ def test_one_cell_of_zeros_has_the_v4_loss_worked_out_by_hand():
     ciou = 1 / 3 - 16 / 656 - aspect**2 / (aspect + 2 / 3)
     truth = 0.5 + 0.5 / 3
     expected = [0.07 * (1 - ciou), math.log1p(math.exp(-1)) + 1 - truth, 2 * LN2]
-    np.testing.assert_allclose(parts_of(parts), expected, rtol=1e-6)
+    np.testing.assert_allclose(64 * parts_of(parts), expected, rtol=1e-6)
     slope = 1 / (1 + math.exp(-1)) - truth
     np.testing.assert_allclose(gradient[..., 4] * 64, [[[[slope]]]], rtol=1e-6)
 
@@ -242,7 +242,7 @@ def test_the_ignore_threshold_is_exclusive(loss, threshold, cells):
     maps = [np.zeros((1, 1, 2, 1, 6), np.float32)]
     targets = [np.array([[[0, 0, 48, 32]]], np.float32), *CELL_TARGETS[1:]]
     (_, parts), (gradient,) = jit_loss(chosen)(maps, *targets)
-    np.testing.assert_allclose(parts["objectness"], cells * LN2, rtol=1e-6)
+    np.testing.assert_allclose(64 * parts["objectness"], cells * LN2, rtol=1e-6)
     slopes = [-0.5, 0.5 if cells == 2 else 0]
     np.testing.assert_allclose(gradient[0, 0, :, 0, 4] * 64, slopes, atol=1e-7)
 
@@ -273,7 +273,7 @@ def test_a_batch_without_boxes_has_objectness_loss_only(name, num_boxes):
     (total, parts), gradients = BOTH[name](maps, *targets)
     entropy = sum(np.logaddexp(0, x[..., 4]).sum() for x in maps)
     np.testing.assert_allclose(total, entropy / 64, rtol=1e-6)
-    np.testing.assert_allclose(parts_of(parts), [0, entropy / 4, 0], rtol=1e-6)
+    np.testing.assert_allclose(64 * parts_of(parts), [0, entropy / 4, 0], rtol=1e-6)
     assert not parts["targets"].any()
     for gradient in gradients:
         assert not np.delete(gradient, 4, axis=-1).any()

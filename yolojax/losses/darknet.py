@@ -88,11 +88,11 @@ def yolov3_loss(
         focal_gamma: see `binary_cross_entropy`; of classes.
 
     Returns:
-        loss: the gained parts' sum times the batch size by 64. Published rates are
-            divided by batches of 64, so that with gradients summed up to 64 pictures,
-            as the train step does, they hold as they stand.
-        parts: `box`, `objectness`, `class` with their gains, a picture, and
-            `targets`, int32 [levels], the number of pairs of a cell and a box.
+        loss: the parts' sum times the batch size.
+        parts: `box`, `objectness`, `class` with their gains, a picture and by 64, and
+            `targets`, int32 [levels], the number of pairs of a cell and a box. Published
+            rates are divided by batches of 64, so that with gradients summed up to 64
+            pictures, as the train step does, they hold as they stand.
 
     Raises:
         ValueError: an anchor that is none of the priors.
@@ -292,12 +292,13 @@ def _cell_loss(
     )
     classes = jnp.where(positives.owns[..., None], classes, 0)
 
-    sums = (jnp.sum(x) / max(batch, 1) for x in (box, entropy, classes))
+    pictures = max(batch, 1) * NOMINAL_BATCH
+    sums = (jnp.sum(x) / pictures for x in (box, entropy, classes))
     names = "box", "objectness", "class"
     parts = {n: g * x for n, g, x in zip(names, settings.gains, sums, strict=True)}
     loss = parts["box"] + parts["objectness"] + parts["class"]
     targets = jnp.sum(taken, axis=(0, 2, 3), dtype=jnp.int32)
-    return loss * (batch / NOMINAL_BATCH), {**parts, "targets": targets}
+    return loss * batch, {**parts, "targets": targets}
 
 
 def _make_pairs(
