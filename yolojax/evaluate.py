@@ -11,7 +11,7 @@ Below it the numbers by the rules of YOLOv5 and VOC-2007; precision, recall and 
 Without --config the run's own config is taken; a file has none. Writes
 evaluation.json and predictions.json (COCO results format) into --output, by default
 the workdir; with --split, --config, --letterbox or one checkpoint a folder in it; for a
-file runs/evaluate.
+file runs/evaluate/<its name>.
 """
 
 from pathlib import Path
@@ -49,13 +49,16 @@ def main() -> int:
         raise ValueError("give --workdir or --weights")
     folder = checkpoint.workdir_of(weights)
     if folder.is_file():
-        folder = Path("runs", "evaluate")
         if not given.config:
             raise ValueError(f"{weights} says nothing about data: give --config")
-    # The run's own results stay what its end wrote: only the plain call renews them.
-    plain = folder == Path(weights).resolve() and not (given.config or given.letterbox)
-    name = "" if plain else f"evaluation_{Path(weights).resolve().name}"
-    output = Path(given.output or folder / (given.split or name))
+        folder, name = Path("runs", "evaluate"), Path(weights).stem
+        name = "_".join(filter(None, (name, given.split, given.letterbox)))
+    else:
+        # The run's own results stay what its end wrote; only the plain call renews them.
+        changed = given.config or given.letterbox or folder != Path(weights).resolve()
+        name = f"evaluation_{Path(weights).resolve().name}" if changed else ""
+        name = "_".join(filter(None, (given.split or name, given.letterbox)))
+    output = Path(given.output or folder / name)
     changes = {
         "data.val.split": given.split,
         "data.root": given.data_root,

@@ -40,6 +40,7 @@ class Loaded:
     category_ids: tuple[int, ...]
     mesh: Mesh
     step: int
+    origin: str = ""
 
 
 def load(
@@ -77,6 +78,7 @@ def load(
         category_ids=numbers,
         mesh=experiment.make_mesh(chosen),
         step=step,
+        origin=str(weights),
     )
 
 
@@ -102,7 +104,8 @@ def evaluate_detector(
 
     Args:
         loaded: the detector.
-        output: gets evaluation.json and predictions.json.
+        output: gets evaluation.json, which also says what was evaluated and how, and
+            predictions.json.
         progress: `progress(done, total)` in pictures.
 
     Raises:
@@ -137,9 +140,27 @@ def evaluate_detector(
     )
     print(format_table(metrics, loaded.class_names))
     if jax.process_index() == 0:
-        write_json(output / "evaluation.json", jsonable(metrics))
+        write_json(
+            output / "evaluation.json",
+            jsonable(metrics) | {"evaluated": _conditions(loaded)},
+        )
         write_json(output / "predictions.json", results)
     return metrics
+
+
+def _conditions(loaded: Loaded) -> dict[str, Any]:
+    """What the numbers are of: weights, data and the settings that decide them."""
+    chosen = loaded.settings["evaluate"]
+    keys = ("letterbox", "score_threshold", "iou_threshold", "max_detections")
+    return {
+        "weights": loaded.origin,
+        "model": loaded.model.name,
+        "step": loaded.step,
+        "data": loaded.settings["data"]["val"],
+        "image_size": loaded.settings["image_size"],
+        "batch_size": chosen["batch_size"] or loaded.settings["batch_size"],
+        **{key: chosen[key] for key in (*keys, "multi_label")},
+    }
 
 
 def _report(progress: Callable[[int, int], None], total: int, done: int) -> None:

@@ -3,7 +3,10 @@
     python -m yolojax.train --config configs/quickstart.py --workdir runs/quickstart
     python -m yolojax.train --config configs/coco.py:s --workdir runs/coco_s \\
         --config.data.root=/data/coco --config.batch_size=64
+    python -m yolojax.train --workdir runs/coco_s
 
+Without --config a run goes on by its own config.json, which holds everything: the text
+of a model's description and the values of a hyper-parameter file as well.
 Exit code 0 only when the run has finished; 2 when the config or the data are wrong.
 """
 
@@ -22,11 +25,18 @@ def main() -> int:
     """Train as the flags say."""
     from yolojax import settings, training
 
-    chosen = settings.complete(command.FLAGS.config.to_dict())
-    return training.train(chosen, Path(command.FLAGS.workdir))
+    workdir, given = Path(command.FLAGS.workdir), command.FLAGS.config
+    begun = workdir / "config.json"
+    if given is None and not begun.is_file():
+        raise ValueError(f"give --config: {workdir} holds no run to go on with")
+    if given is None:
+        chosen = settings.from_json(begun.read_text())
+    else:
+        chosen = settings.complete(given.to_dict())
+    return training.train(chosen, workdir)
 
 
 if __name__ == "__main__":
-    command.define_config()
+    command.define_config(required=False)
     flags.mark_flag_as_required("workdir")
     command.run(main, usage=__doc__)
