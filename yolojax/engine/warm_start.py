@@ -18,6 +18,8 @@ from yolojax.weights.mapping import listed, renamed
 from yolojax.weights.published import read_published
 
 _HEAD = "params/head/"
+# Below this share of fitting arrays the weights are of another network.
+_ANOTHER = 0.1
 
 
 class Start(NamedTuple):
@@ -61,7 +63,7 @@ def first_variables(
 
     Raises:
         ValueError: `weights` cannot be read, a pattern matches nothing, or the weights
-            do not fit otherwise; all misfits are listed.
+            do not fit otherwise; the misfits are counted, and the first are named.
     """
     fresh = model.init(seed)
     if workdir is not None and checkpoint.has_checkpoint(workdir):
@@ -186,12 +188,25 @@ def _check_fit(
         if p in given and p not in skipped and np.shape(wanted[p]) != np.shape(given[p])
     ]
     kinds = (("missing", missing), ("unused", unused), ("mis-shaped", misshaped))
-    if problems := [listed(k, items, limit=len(items)) for k, items in kinds if items]:
-        raise ValueError(
-            f"the weights in {weights} ({trained.name}) do not fit {model.name} with "
-            f"{model.num_classes} classes; config.init.skip keeps parameters fresh:\n"
-            + "\n".join(problems)
+    if not any(items for _, items in kinds):
+        return
+    needed = len(wanted.keys() - skipped)
+    fitting = needed - len(missing) - len(misshaped)
+    if fitting < _ANOTHER * needed:
+        advice = (
+            f"this is another network than config.model's {model.name}: set "
+            f"config.model to that of the weights ({trained.name}), or take other "
+            f"weights"
         )
+    else:
+        advice = "config.init.skip keeps parameters fresh"
+    limit = 20 if 2 * fitting >= needed else 3
+    problems = [listed(kind, items, limit) for kind, items in kinds if items]
+    raise ValueError(
+        f"the weights in {weights} ({trained.name}) do not fit {model.name} with "
+        f"{model.num_classes} classes, {fitting} of {needed} arrays do; {advice}:\n"
+        + "\n".join(problems)
+    )
 
 
 def _same_anchors(anchors: np.ndarray, model: Model) -> bool:
