@@ -37,6 +37,13 @@ def test_the_same_arrays_give_the_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_written_file_is_readable_by_all(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, {"w": np.ones(2)}, {})
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "metadata",
     [None, {"format": "pt"}, {"yolojax": "{"}, {"yolojax": "[" * 100_000}],

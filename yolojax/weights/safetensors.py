@@ -13,8 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from yolojax.files import replace_file
 from yolojax.weights.contents import Contents, clean_class_names
 from yolojax.weights.inert import checked_sizes
 
@@ -80,10 +81,9 @@ def write_safetensors(
         state: arrays by name.
         about: JSON values that `read_safetensors` gives back as `description`.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
     text = json.dumps(about, sort_keys=True)
-    save_file(arrays, Path(path), metadata={_KEY: text})
+    replace_file(Path(path), save(arrays, metadata={_KEY: text}))
 
 
 def _about(metadata: Mapping[str, str]) -> dict[str, Any]:
