@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import pytest
 
@@ -76,6 +77,74 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     settings.write_config(tiny_config(epochs=5), tmp_path)
     with pytest.raises(ValueError, match="another config: seed was 0, now 1"):
         settings.write_config(tiny_config(seed=1), tmp_path)
+
+
+LINES = "".join(f"row {number} of a text\n" for number in range(30))
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "now", "message"),
+    [
+        (
+            "description",
+            LINES,
+            LINES.replace("row 17 of", "row 17 in"),
+            "model.description differs in line 18: was row 17 of a text, now row 17 in "
+            "a text",
+        ),
+        (
+            "description",
+            LINES,
+            f"{LINES}  more",
+            "model.description differs in line 31: was '', now '  more'",
+        ),
+        (
+            "description",
+            LINES.rstrip(),
+            LINES,
+            "model.description differs in line 31: was nothing, now ''",
+        ),
+        (
+            "description",
+            "a" * 500 + "b" + "c" * 500,
+            "a" * 501 + "c" * 500,
+            f"model.description differs in line 1: was {'a' * 40}b{'c' * 39}..., now "
+            f"{'a' * 41}{'c' * 39}...",
+        ),
+        ("activation", "", "relu", "model.activation was '', now relu"),
+        ("anchors", ((1, 2), (3, 4)), ((1, 2), (3, 5)), "anchors[1][1] was 4, now 5"),
+        ("anchors", (1,), (1, 2), "model.anchors[1] was nothing, now 2"),
+        ("width", 1.0, None, "model.width was 1.0, now nothing"),
+    ],
+)
+def test_what_differs_from_the_run_is_shown(key, before, now, message, tmp_path):
+    settings.write_config(settings.complete({"model": {key: before}}), tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"{message}. Use another")):
+        settings.write_config(settings.complete({"model": {key: now}}), tmp_path)
+
+
+def test_the_entry_of_a_policy_that_differs_is_shown(tmp_path):
+    entries = [{"name": "flip", "p": 0.5}, {"name": "mosaic", "probability": 1.0}]
+    settings.write_config(tiny_config(augment__policy=tuple(entries)), tmp_path)
+    for entry, message in (
+        ({"name": "mosaic", "probability": 0.5}, "[1].probability was 1.0, now 0.5"),
+        ({"name": "mixup", "alpha": 8.0}, "[1].name was mosaic, now mixup"),
+    ):
+        other = tiny_config(augment__policy=(entries[0], entry))
+        with pytest.raises(ValueError, match=re.escape(f"augment.policy{message}.")):
+            settings.write_config(other, tmp_path)
+
+
+def test_the_file_of_a_description_may_lie_elsewhere(tmp_path):
+    def described(name, text="nc: 1\n"):
+        (tmp_path / name).write_text(text)
+        model = {"name": "yaml", "path": str(tmp_path / name)}
+        return settings.complete({"model": model})
+
+    settings.write_config(described("a.yaml"), tmp_path / "run")
+    settings.write_config(described("b.yaml"), tmp_path / "run")
+    with pytest.raises(ValueError, match="description was 'nc: 1.n', now 'nc: 2.n'"):
+        settings.write_config(described("b.yaml", "nc: 2\n"), tmp_path / "run")
 
 
 def test_ranges_are_of_keys_that_exist():
