@@ -131,6 +131,13 @@ def test_a_stopped_run_goes_on_with_the_same_bits(path, tmp_path):
                 f"--config.max_steps={count}",
             )
             assert done.returncode == 0, done.stderr
+    # Without its files a run goes on by what it holds; another one cannot begin.
+    path.unlink()
+    done = run(tmp_path, "train", "--workdir", "parts")
+    assert done.returncode == 0 and "parts is finished" in done.stdout
+    done = run(tmp_path, "train", "--workdir", "new")
+    assert done.returncode == 2
+    assert "give --config: new holds no run to go on with" in done.stderr
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     one, other = final_arrays(whole), final_arrays(parts)
     assert one[0] == other[0] == 6

@@ -172,7 +172,10 @@ def test_a_finished_run_can_be_evaluated_and_used(tmp_path, monkeypatch):
     done = run(tmp_path, "evaluate", "--workdir", "run", "--output", "again")
     assert done.returncode == 0, done.stderr
     first = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    assert json.loads((tmp_path / "again" / "evaluation.json").read_text()) == first
+    again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    evaluated = again.pop("evaluated")
+    assert (evaluated["weights"], evaluated["letterbox"]) == ("run", "square")
+    assert again == first
     sheet = tmp_path / "run" / "plots" / "predictions.png"
     done = run(
         tmp_path, "predict", "--weights", "run", "--source", sheet, "--output", "out"

@@ -54,7 +54,7 @@ def main() -> int:
         folder, name = Path("runs", "evaluate"), Path(weights).stem
         name = "_".join(filter(None, (name, given.split, given.letterbox)))
     else:
-        # The run's own results stay what its end wrote; only the plain call renews them.
+        # The run's own results stay what its end wrote: only a plain call renews them.
         changed = given.config or given.letterbox or folder != Path(weights).resolve()
         name = f"evaluation_{Path(weights).resolve().name}" if changed else ""
         name = "_".join(filter(None, (given.split or name, given.letterbox)))

@@ -90,9 +90,9 @@ def yolov3_loss(
     Returns:
         loss: the parts' sum times the batch size.
         parts: `box`, `objectness`, `class` with their gains, a picture and by 64, and
-            `targets`, int32 [levels], the number of pairs of a cell and a box. Published
-            rates are divided by batches of 64, so that with gradients summed up to 64
-            pictures, as the train step does, they hold as they stand.
+            `targets`, int32 [levels], the number of pairs of a cell and a box.
+            Published rates are divided by batches of 64, so that with gradients summed
+            up to 64 pictures, as the train step does, they hold as they stand.
 
     Raises:
         ValueError: an anchor that is none of the priors.
