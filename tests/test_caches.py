@@ -120,7 +120,8 @@ def write_config(tmp_path, cache, devices):
         cache,
         devices=devices,
         epochs=6,
-        checkpoint__every_steps=4,
+        checkpoint__every_steps=2,
+        log__every_steps=1,
         log__tensorboard=False,
     )
     path.write_text(CONFIG.format(settings=chosen))
@@ -138,7 +139,7 @@ def test_a_killed_run_resumed_ends_with_the_same_bits(tmp_path, cache, devices):
     own, other = (f"--config.data.cache_dir={tmp_path / name}" for name in "ab")
     output = finish(start(tmp_path, config, whole, own, devices=devices))
     assert f"cache '{cache}'" in output
-    for last in (1, 6):
+    for last in (1, 12):
         process = start(tmp_path, config, killed, other, devices=devices)
         while process.poll() is None:
             rows = read_metrics(killed)
