@@ -292,6 +292,19 @@ def test_a_missing_yaml_says_what_is_there_instead(tmp_path):
         YoloSource(yaml=str(tmp_path / "dat.yaml"))
 
 
+def test_a_folder_that_is_missing_is_named_and_not_what_lies_beside(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        YoloSource(yaml="sets/cells/data.yaml")
+    assert str(caught.value) == (
+        "no data.yaml at sets/cells/data.yaml; there is no folder sets; set "
+        "config.data.root (evaluate: --data_root)"
+    )
+
+
 def test_pictures_without_any_label_file_are_an_error(tmp_path):
     yaml = make_set(tmp_path, [None, None])
     with pytest.raises(ValueError, match="no label file for any of 2 pictures.*looked"):

@@ -292,10 +292,21 @@ def in_threads(
         return [result for part in parts for result in part]
 
 
+# What to do where the files of a data set are not found.
+SET_ROOT = "set config.data.root (evaluate: --data_root)"
+
+
 def describe(path: Path) -> str:
-    """What lies at a path, or in its nearest folder that exists, for a message."""
+    """What lies at a path, or in its nearest folder that exists, for a message.
+
+    Where no folder of the path exists, what lies beside would say nothing: the first
+    that is missing is named.
+    """
+    missing = start = path
     while not path.exists() and path != path.parent:
-        path = path.parent
+        missing, path = path, path.parent
+    if path == path.parent and missing != start:
+        return f"there is no folder {missing}"
     if not path.is_dir():
         return f"{path} is a file"
     names = sorted(p.name + "/" * p.is_dir() for p in path.iterdir())

@@ -13,6 +13,7 @@ import numpy as np
 from yolojax.data.polygons import read_polygon
 from yolojax.data.report import Report
 from yolojax.data.sources.base import (
+    SET_ROOT,
     Annotations,
     LabelledPictures,
     describe,
@@ -46,7 +47,8 @@ class CocoSource(LabelledPictures):
         folder, file = Path(images), Path(annotations)
         if not folder.is_dir():
             raise ValueError(
-                f"no folder {folder} for the pictures of {file}; {describe(folder)}"
+                f"no folder {folder} for the pictures of {file}; {describe(folder)}; "
+                f"{SET_ROOT}"
             )
         content = _load(file)
         categories = _categories(content["categories"], file)
@@ -77,7 +79,7 @@ class CocoSource(LabelledPictures):
 def _load(file: Path) -> dict[str, Any]:
     """The JSON, with the three lists that are needed."""
     if not file.is_file():
-        raise ValueError(f"no annotation file {file}; {describe(file)}")
+        raise ValueError(f"no annotation file {file}; {describe(file)}; {SET_ROOT}")
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:  # broken JSON, or bytes that are no text

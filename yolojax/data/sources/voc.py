@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from yolojax.data.report import Report
 from yolojax.data.sources.base import (
     PICTURE_SUFFIXES,
+    SET_ROOT,
     Annotations,
     LabelledPictures,
     describe,
@@ -64,7 +65,7 @@ class VocSource(LabelledPictures):
         report = Report()
         home = Path(root)
         if not home.is_dir():
-            raise ValueError(f"no folder {home}; {describe(home)}")
+            raise ValueError(f"no folder {home}; {describe(home)}; {SET_ROOT}")
         names = _split_names(home, split, report)
         if names is None and (home / split).is_dir():
             home = home / split

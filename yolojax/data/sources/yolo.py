@@ -17,6 +17,7 @@ from yolojax.data.polygons import read_polygon
 from yolojax.data.report import Report
 from yolojax.data.sources.base import (
     PICTURE_SUFFIXES,
+    SET_ROOT,
     Annotations,
     LabelledPictures,
     describe,
@@ -92,7 +93,7 @@ class YoloSource(LabelledPictures):
 
 def _load(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise ValueError(f"no data.yaml at {file}; {describe(file)}")
+        raise ValueError(f"no data.yaml at {file}; {describe(file)}; {SET_ROOT}")
     try:
         config = safe_load(file.read_bytes())
     except (YAMLError, UnicodeDecodeError) as error:
