@@ -32,7 +32,7 @@ import measure
 import numpy as np
 import simplejpeg
 
-from yolojax import experiment
+from yolojax import recipe
 from yolojax.data import pipeline
 from yolojax.data.report import Report
 from yolojax.data.room import CACHES, Room
@@ -223,7 +223,7 @@ def weigh(source: Pictures, size: int) -> dict[str, float]:
 def time_step(rounds: int) -> dict[str, Any]:
     """The augmentation's share of a training step of yolov5n at 640 px."""
     case = measure.make_case("yolov5n", 640, BATCH)
-    augment = jax.jit(experiment.make_augmentation(case.chosen, measure.MAX_BOXES))
+    augment = jax.jit(recipe.make_augmentation(case.chosen, measure.MAX_BOXES))
     key = jax.random.key(0)
     times = measure.side_by_side(
         {
