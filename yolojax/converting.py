@@ -11,6 +11,8 @@ from yolojax.weights.mapping import published_names
 from yolojax.weights.published import (
     Published,
     count_parameters,
+    missing_names,
+    placeholder_names,
     read_published,
     write_published,
 )
@@ -58,16 +60,39 @@ def export(weights: str | Path, path: str | Path, *, cfg: str = "") -> str:
             that beside it.
 
     Returns:
-        A sentence that says what was written.
+        Lines that say what was written.
 
     Raises:
         ValueError: the weights cannot be read, or `path` has another ending.
     """
     change = inference.settings_changes({"devices": 1, "dtype": "float32"})
     loaded = inference.load(weights, change, cfg=cfg)
-    write_published(path, loaded.model, loaded.variables, loaded.class_names)
+    written = write_published(path, loaded.model, loaded.variables, loaded.class_names)
     numbers, arrays = count_parameters(loaded.variables)
-    return f"{numbers:,} parameters in {arrays} arrays of {weights} written to {path}"
+    lines = [
+        f"{numbers:,} parameters in {arrays} arrays of {weights} written to {path}"
+    ]
+    if loaded.model.family == "darknet":
+        lines += _beside(Path(path), written, loaded.class_names)
+    return "\n".join(lines)
+
+
+def _beside(
+    path: Path, written: tuple[Path, ...], class_names: tuple[str, ...]
+) -> list[str]:
+    """What became of the files beside a `.weights` file, and of its header."""
+    cfg, names = path.with_suffix(".cfg"), path.with_suffix(".names")
+    lines = [
+        f"{'written' if file in written else 'there already'}: {file}"
+        for file in (cfg, names)
+        if file == cfg or class_names != placeholder_names(len(class_names))
+    ]
+    if len(lines) < 2:
+        lines.append(
+            f"not written: {names}, as the classes have no names; put them there, one "
+            f"a line ({len(class_names)} lines)"
+        )
+    return [*lines, "the header counts pictures seen from 0 again"]
 
 
 def describe(weights: Path, found: Published) -> str:
@@ -95,6 +120,8 @@ def describe(weights: Path, found: Published) -> str:
         "classes": f"{len(found.class_names)}: {names}{more}",
     } | _darknet_rows(found)
     lines = [f"{key:<12}{value}" for key, value in rows.items()]
+    if names := missing_names(weights, found.model, found.class_names):
+        lines.append(names)
     return "\n".join([*lines, *sizing.describe_training(found.model)])
 
 

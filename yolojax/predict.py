@@ -32,6 +32,7 @@ def main() -> int:
     from yolojax.data import media
     from yolojax.data.report import Report
     from yolojax.engine.progress import counter
+    from yolojax.weights.published import missing_names
 
     given = command.FLAGS
     if not given.weights or not given.source:
@@ -39,6 +40,8 @@ def main() -> int:
     report = Report()
     items = media.expand_sources(given.source, recursive=given.recursive, report=report)
     loaded = inference.load(given.weights, inference.settings_changes({"devices": 1}))
+    if names := missing_names(given.weights, loaded.model, loaded.class_names):
+        print(names)
     predictor = inference.Predictor(
         loaded,
         score_threshold=given.conf,

@@ -18,7 +18,7 @@ from yolojax.weights.darknet import (
     read_darknet,
     write_darknet,
 )
-from yolojax.weights.published import read_published, write_published
+from yolojax.weights.published import missing_names, read_published, write_published
 
 HEADER = struct.pack("<3iQ", 0, 2, 5, 1000)
 # Numbers of each convolution of CFG: 0, 1, 5, 9 and 14.
@@ -162,7 +162,7 @@ def test_the_first_part_of_a_network_starts_a_training(tmp_path, model):
     )
     cut = counted(tmp_path, count=sum(COUNTS[:3]) - 1, name="y.conv.5")
     with pytest.raises(
-        ValueError, match="it ends in layer 5 .*143 of 144 numbers of i"
+        ValueError, match="it ends in layer 5 .*143 of 144 numbers of i.*cut off or bel"
     ):
         first_variables(model, seed=0, weights=str(cut))
 
@@ -247,7 +247,12 @@ def test_convert_both_ways(pair, variables, tmp_path):
     # A run does not hang on the file that it was made from.
     (tmp_path / "x.cfg").unlink()
     same_bits(inference.load(tmp_path / "run").variables, variables)
-    converting.export(tmp_path / "run", tmp_path / "y.weights")
+    said = converting.export(tmp_path / "run", tmp_path / "y.weights")
+    assert said.splitlines()[1:] == [
+        f"written: {tmp_path / 'y.cfg'}",
+        f"written: {tmp_path / 'y.names'}",
+        "the header counts pictures seen from 0 again",
+    ]
     assert (tmp_path / "y.weights").read_bytes() == pair.read_bytes()
     assert parse_cfg(read_cfg(tmp_path / "y.cfg")) == parse_cfg(CFG)
     assert (tmp_path / "y.names").read_text() == "cat\ndog\n"
@@ -255,6 +260,26 @@ def test_convert_both_ways(pair, variables, tmp_path):
     assert (tmp_path / "z.weights").read_bytes() == pair.read_bytes()
     with pytest.raises(ValueError, match="Darknet networks are written as .weights on"):
         converting.export(tmp_path / "run", tmp_path / "y.safetensors")
+
+
+def test_without_class_names_it_says_how_to_give_them(pair, tmp_path):
+    table = converting.convert(pair, tmp_path / "run")
+    line = "no class names: put x.names (2 lines) beside the weights"
+    assert line in table.splitlines()
+    assert missing_names(pair, tiny(), ("class0", "class1")) == line
+    assert missing_names(pair, tiny(), ("cat", "dog")) == ""
+    # The names of a run do not come from a file beside it.
+    assert missing_names(tmp_path / "run", tiny(), ("class0", "class1")) == ""
+    said = converting.export(pair, tmp_path / "y.weights")
+    assert said.splitlines()[1:] == [
+        f"written: {tmp_path / 'y.cfg'}",
+        f"not written: {tmp_path / 'y.names'}, as the classes have no names; put them "
+        "there, one a line (2 lines)",
+        "the header counts pictures seen from 0 again",
+    ]
+    assert not (tmp_path / "y.names").exists()
+    said = converting.export(pair, tmp_path / "y.weights")
+    assert f"there already: {tmp_path / 'y.cfg'}" in said.splitlines()
 
 
 def test_what_lies_beside_is_not_overwritten(pair, variables, model):
@@ -274,7 +299,7 @@ def test_what_lies_beside_is_not_overwritten(pair, variables, model):
 
 def test_a_yolov5_is_not_written_as_weights(tmp_path):
     model = build_model("yolov5n", num_classes=1, width=0.125)
-    with pytest.raises(ValueError, match="written as .safetensors only"):
+    with pytest.raises(ValueError, match="only a Darknet network can be .* take .saf"):
         write_published(tmp_path / "x.weights", model, model.init(0), ["a"])
 
 

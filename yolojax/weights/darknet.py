@@ -47,6 +47,7 @@ _ARRAYS = {
 # What Darknet's own training puts behind the name of the description.
 _SAVED = re.compile("_(final|best|last|[0-9]+)$")
 _MAX_NAMES = 2**20
+_CUT_OFF = "The file is cut off or belongs to another .cfg"
 
 
 class Header(NamedTuple):
@@ -291,7 +292,7 @@ def _known(
         f"network has {need:,}"
     )
     if rest:
-        raise ValueError(f"it ends within a number; {about}")
+        raise ValueError(f"it ends within a number; {about}. {_CUT_OFF}")
     if have > need:
         raise ValueError(
             f"{have - need:,} numbers are left over; {about}. Is this the right .cfg?"
@@ -305,13 +306,13 @@ def _known(
             if partial and place:
                 return place, before
             raise ValueError(
-                f"it ends after {before}; {about}. Such a part of a network is taken "
-                f"by config.init.weights only"
+                f"it ends after {before}; {about}. {_CUT_OFF}; such a part of a "
+                f"network is taken by config.init.weights only"
             )
         if have < end + row.count:
             break
         end += row.count
-    raise ValueError(_cut(have - end, row, about))
+    raise ValueError(f"{_cut(have - end, row, about)}. {_CUT_OFF}")
 
 
 def _cut(have: int, row: _Row, about: str) -> str:

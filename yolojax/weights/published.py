@@ -182,12 +182,15 @@ def write_published(
     model: Model,
     variables: Mapping[str, Any],
     class_names: Sequence[str],
-) -> None:
+) -> tuple[Path, ...]:
     """Write a detector in the original's form.
 
     That is a `.safetensors` state dict under the original's names, with anchors in
     cells, or, for a Darknet network, a `.weights` file with its `.cfg` and `.names`
-    beside. `read_published` gives the same bits back.
+    beside, where its classes have names. `read_published` gives the same bits back.
+
+    Returns:
+        The files that were written.
 
     Raises:
         ValueError: `path` has another ending than such files.
@@ -197,8 +200,12 @@ def write_published(
             raise ValueError(f"{path}: Darknet networks are written as .weights only")
         known = tuple(class_names) != placeholder_names(len(class_names))
         names = tuple(class_names) if known else ()
-        darknet.write_pair(path, model, variables, names)
-        return
+        return darknet.write_pair(path, model, variables, names)
+    if Path(path).suffix == ".weights":
+        raise ValueError(
+            f"{path}: only a Darknet network can be written as .weights, and this is "
+            f"{model.name}; take .safetensors"
+        )
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: state dicts are written as .safetensors only")
     state = to_state_dict(model, variables)
@@ -215,6 +222,23 @@ def write_published(
         }
     state[f"model.{head}.anchors"] = cells
     write_safetensors(path, state, about | {"class_names": list(class_names)})
+    return (Path(path),)
+
+
+def missing_names(path: str | Path, model: Model, class_names: Sequence[str]) -> str:
+    """A line on how a Darknet pair gets its class names; nothing where it has them.
+
+    Args:
+        path: the file that the network was read from.
+        model: the network.
+        class_names: what its classes are called.
+    """
+    count = model.num_classes
+    unknown = tuple(class_names) == placeholder_names(count)
+    if model.family != "darknet" or not unknown or not Path(path).is_file():
+        return ""
+    names = Path(path).with_suffix(".names").name
+    return f"no class names: put {names} ({count} lines) beside the weights"
 
 
 def placeholder_names(num_classes: int) -> tuple[str, ...]:
