@@ -117,8 +117,10 @@ def evaluate_detector(
         loaded = dataclasses.replace(loaded, class_names=source.class_names)
     if source.class_names != loaded.class_names:
         raise ValueError(
-            f"the data have the classes {', '.join(source.class_names[:8])}, "
-            f"the detector knows {', '.join(loaded.class_names[:8])}"
+            f"the data have the classes {_listed(source.class_names)}, the detector "
+            f"knows {_listed(loaded.class_names)}. Evaluate on the data that it was "
+            f"trained on, or train from these weights: --config.init.weights="
+            f"{loaded.origin}"
         )
     data = datasets.look_at_pictures(loaded.settings, source)
     if text := data.report.render():
@@ -146,6 +148,12 @@ def evaluate_detector(
         )
         write_json(output / "predictions.json", results)
     return metrics
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    """The first names; where there are more, it shows, and how many."""
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _conditions(loaded: Loaded) -> dict[str, Any]:
