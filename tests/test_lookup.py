@@ -8,6 +8,12 @@ def test_pick_names_the_nearest_choice():
         lookup.pick({"resnet50": 1, "yolov5s": 2}, "resnet5", "model")
 
 
+def test_initials_are_a_name_to_be_hinted_at():
+    keys = ("learning_rate", "final_ratio", "name")
+    assert lookup.hint("lr", keys) == " Did you mean 'learning_rate'?"
+    assert lookup.hint("xy", keys) == lookup.hint("n", keys) == ""
+
+
 def test_pick_gives_the_entry():
     assert lookup.pick({"a": 1}, "a", "thing") == 1
 

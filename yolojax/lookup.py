@@ -11,9 +11,19 @@ T = TypeVar("T")
 
 
 def hint(name: str, choices: Iterable[str]) -> str:
-    """A sentence that names the nearest choice, or nothing."""
-    near = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1)
+    """A sentence that names the nearest choice, or nothing.
+
+    That may be one of which the name is the initials, as `lr` of `learning_rate`.
+    """
+    choices = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    if not near and len(str(name)) > 1:
+        near = [choice for choice in choices if _initials(choice) == name]
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.split("_"))
 
 
 def pick(table: Mapping[str, T], name: str, kind: str) -> T:
