@@ -26,6 +26,10 @@ from yolojax import experiment
         ({"data__train": {"source": "digits", "splt": 1}}, "no argument 'splt'"),
         ({"data__cache": "disc"}, "'disc'"),
         ({"loss__name": "yolov9"}, "no loss named 'yolov9'"),
+        (
+            {"loss__name": "yolov3", "loss__arguments": {"a": 1}},
+            "'yolov3' is for other heads than that of yolov5n",
+        ),
         ({"optim__name": "sdg"}, "no optimizer named 'sdg'.*'sgd'"),
         ({"optim__schedule": "cos"}, "no schedule named 'cos'.*cosine"),
         (

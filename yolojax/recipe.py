@@ -63,6 +63,13 @@ def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
         "objectness_gain": chosen["objectness"],
         "class_gain": chosen["classes"],
     }
+    if model.decoding.sizes not in entry.sizes:
+        fitting = [n for n, e in LOSSES.items() if model.decoding.sizes in e.sizes]
+        raise ValueError(
+            f"loss {chosen['name']!r} is for other heads than that of {model.name}, "
+            f"whose sizes are {model.decoding.sizes}. Set config.loss.name to "
+            f"{' or '.join(fitting)}"
+        )
     known = inspect.signature(entry.function).parameters
     own = [name for name in known if name not in (*arguments, *ARRAYS)]
     for name in chosen["arguments"]:
@@ -71,13 +78,6 @@ def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
                 f"config.loss.arguments: loss {chosen['name']!r} has no {name!r}."
                 f"{lookup.hint(name, own)} Choices: {', '.join(own)}"
             )
-    if model.decoding.sizes not in entry.sizes:
-        fitting = [n for n, e in LOSSES.items() if model.decoding.sizes in e.sizes]
-        raise ValueError(
-            f"loss {chosen['name']!r} is for other heads than that of {model.name}, "
-            f"whose sizes are {model.decoding.sizes}. Set config.loss.name to "
-            f"{' or '.join(fitting)}"
-        )
     if chosen["scale_gains"] and entry.scaled:
         arguments |= scale_gains(
             box=chosen["box"],
