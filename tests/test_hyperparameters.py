@@ -165,6 +165,21 @@ def test_the_file_has_the_last_word_on_what_it_says_only(file):
     assert policy[0]["probability"] == 0.2
 
 
+def test_a_preset_in_the_policy_gives_way_like_its_entries(file):
+    values = {"scale": 0.9, "mosaic": 0, "mixup": 0.1}
+    for policy in ("yolov5_low", ("yolov5_low",)):
+        chosen = complete(file(values), augment={"policy": policy})
+        entries = {entry["name"]: entry for entry in chosen["augment"]["policy"]}
+        assert "mosaic" not in entries
+        assert entries["affine"]["scale"] == 0.9
+        assert entries["affine"]["translate"] == 0.1
+        assert entries["hsv"]["hue"] == 0.015
+        assert entries["mixup"]["probability"] == 0.1
+        experiment.make_augmentation(chosen, 4)
+    unchanged = complete(file({"lr0": 0.1}), augment={"policy": ("yolov5_low",)})
+    assert unchanged["augment"]["policy"] == ("yolov5_low",)
+
+
 def test_the_run_keeps_values_and_no_file(file, tmp_path):
     path = file({"lr0": 0.03})
     chosen = tiny_config(hyp=path)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolojax.augment.policy import AUGMENTATIONS
+from yolojax.augment.presets import PRESETS
+from yolojax.augment.reading import expand
 from yolojax.lookup import hint
 from yolojax.models.detector import build_model
 from yolojax.yaml_text import MAX_CHARACTERS, number_in, read_yaml, shown
@@ -161,11 +163,11 @@ def _set(settings: dict[str, Any], target: str, number: float) -> None:
 
 def _policy(
     policy: Sequence[Mapping[str, Any]], changes: Mapping[str, Mapping[str, float]]
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[Mapping[str, Any], ...]:
     """The policy with entries of a file; what a file says nothing of stays."""
-    entries = []
+    entries: list[Mapping[str, Any]] = []
     missing = dict(changes)
-    for entry in policy:
+    for entry in expand(policy, PRESETS) if changes else policy:
         arguments = missing.pop(_name(entry), None)
         if arguments is not None:
             # Published, a file's values are for every picture.
