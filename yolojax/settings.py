@@ -327,8 +327,8 @@ def _first_difference(
     pairs = enumerate(zip(before, now, strict=False))
     ends = min(len(before), len(now))
     place = next((place for place, (a, b) in pairs if a != b), ends)
-    there = (values[place] if place < len(values) else None for values in (before, now))
-    return place, *there
+    there = [values[place] if place < len(values) else None for values in (before, now)]
+    return place, there[0], there[1]
 
 
 def _short(value: Any) -> str:
