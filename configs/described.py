@@ -7,6 +7,9 @@
 
 Paths are taken from the folder in which the command runs. For data of your own, put
 `c.model` and `c.hyp` into a copy of the config that has them.
+
+Last run: 2026-11-23, at commit 0ff5f79, two shared CPU cores, 26 minutes, seed 0,
+223,318 parameters: mAP50 .883, mAP50-95 .518.
 """
 
 from ml_collections import ConfigDict
