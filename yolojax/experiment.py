@@ -63,10 +63,14 @@ class Experiment:
         """The step of the largest size."""
         return self.steps[max(self.steps)]
 
+    def size_at(self, number: int) -> scales.Size:
+        """The (height, width) of the step that comes after so many steps."""
+        sizes = sorted(self.steps)
+        return scales.size_of_step(sizes, self.settings["seed"], number)
+
     def step_at(self, number: int) -> Step:
         """The step that comes after so many steps."""
-        sizes = sorted(self.steps)
-        return self.steps[scales.size_of_step(sizes, self.settings["seed"], number)]
+        return self.steps[self.size_at(number)]
 
     def initial_state(self) -> TrainState:
         """The state before the first step, on all devices."""

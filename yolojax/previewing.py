@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from yolojax import experiment
+from yolojax import experiment, recipe
+from yolojax.augment.policy import (
+    AUGMENTATIONS,
+    Explanation,
+    make_augment,
+    make_explain,
+)
+from yolojax.augment.presets import PRESETS
+from yolojax.augment.reading import expand
 from yolojax.engine.device_cache import on_each_device
+from yolojax.engine.step import augmentation_of_step
+from yolojax.experiment import Experiment
+from yolojax.records import Batch, Stored, num_pictures
 from yolojax.settings import mosaic_steps
 from yolojax.vis import draw
 from yolojax.vis.cells import draw_cell
+
+# Pictures in a row of the sheet that has one augmentation a row, and in the batch
+# that they are taken from.
+EACH_SHOWN, EACH_BATCH = 4, 8
+
+
+class _Step(NamedTuple):
+    """A training step's input."""
+
+    run: Experiment
+    batch: Batch | Stored
+    key: jax.Array
+    options: dict[str, jax.Array]
+    size: tuple[int, int]
+
+    def evaluate(self, augment: Callable[..., Any]) -> Any:
+        """What a function like `augment` gives for this step, on the host."""
+        function = jax.jit(on_each_device(augment, self.run.mesh))
+        return jax.device_get(function(self.key, self.batch, **self.options))
+
+    def pictures(self, sample: int, sources: list[int]) -> Batch:
+        """Pictures by what a sample's scene calls them, on the host."""
+        batch, rows = self.batch, np.asarray(sources, np.int32)
+        if isinstance(batch, Stored):
+            devices = self.run.mesh.devices.size
+            shard = sample // (num_pictures(batch) // devices)
+            rows = rows + shard * (batch.pictures.size.shape[0] // devices)
+            batch = batch.pictures
+        return jax.device_get(jax.tree.map(lambda x: x[rows], batch))
 
 
 def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
@@ -30,31 +71,187 @@ def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
     Raises:
         ValueError: anything wrong with config or data.
     """
+    taken = _take(settings, step)
+    shown = _augmented(taken)
+    cells = [_draw_row(taken.run, shown, i) for i in range(min(16, len(shown.image)))]
+    draw.save_image(path, draw.contact_sheet(cells, 4))
+    return len(cells)
+
+
+def draw_sample(
+    settings: Mapping[str, Any], path: Path, *, step: int, index: int
+) -> list[str]:
+    """Draw one sample of a training step, before and after augmentation.
+
+    Args:
+        settings: a complete config.
+        path: the picture to write: the pictures that the sample shows, then the sample.
+        step: which step's.
+        index: its place in the batch.
+
+    Returns:
+        Lines of text: what changed it, its pictures and their matrices, its boxes.
+
+    Raises:
+        ValueError: anything wrong with config or data, or no such place.
+    """
+    taken = _take(settings, step)
+    count = num_pictures(taken.batch)
+    if not 0 <= index < count:
+        raise ValueError(
+            f"--index is {index}, but a step has {count} samples from 0 on"
+        )
+    shown = _augmented(taken)
+    explain = make_explain(settings["augment"]["policy"], image_size=taken.size)
+    found = _explained(taken, explain)
+    names = [example_name(taken.run, i) for i in shown.image_id.tolist()]
+
+    regions, sources = found.scene.regions[index], found.scene.sources[index]
+    used = np.nonzero((regions[:, 2:] > regions[:, :2]).all(-1))[0]
+    before = taken.pictures(index, sources[used].tolist())
+    cells = [_draw_row(taken.run, before, i) for i in range(len(used))]
+    captions = [example_name(taken.run, i) for i in before.image_id.tolist()]
+    lines = [
+        f"sample {index} of step {step}, seed {settings['seed']}, "
+        f"{taken.size[0]}x{taken.size[1]} px",
+        f"changed by: {', '.join(n for n, on in found.applied.items() if on[index])}",
+    ]
+    for cell, tile in enumerate(used):
+        height, width = before.size[cell]
+        matrix = np.matmul(found.scene.view[index], found.scene.placements[index, tile])
+        lines.append(f"{captions[cell]}, {height}x{width} px, into the sample by")
+        lines += [f"  {row}" for row in _matrix_text(matrix)]
+    for name, partners in found.partners.items():
+        if found.applied[name][index]:
+            own = int(partners[index])
+            lines.append(f"{name}: with sample {own}, that of {names[own]}")
+    class_names = taken.run.train.source.class_names
+    for row in np.nonzero(shown.valid[index])[0]:
+        corners = " ".join(f"{side:.1f}" for side in shown.boxes[index, row])
+        lines.append(f"box {class_names[shown.labels[index, row]]}: {corners}")
+    sheet = draw.contact_sheet(
+        [*cells, _draw_row(taken.run, shown, index)],
+        min(5, len(cells) + 1),
+        captions=[*captions, f"sample {index} of step {step}"],
+    )
+    draw.save_image(path, sheet)
+    return lines
+
+
+def draw_each(
+    settings: Mapping[str, Any],
+    path: Path,
+    *,
+    step: int,
+    progress: Callable[[int, int], None],
+) -> int:
+    """Draw every augmentation alone, one a row, each applied to all pictures.
+
+    Those of the policy have its arguments, the others their defaults.
+
+    Args:
+        settings: a complete config.
+        path: the picture to write.
+        step: which step's pictures.
+        progress: `progress(done, total)`, called now and then.
+
+    Returns:
+        How many rows are drawn.
+
+    Raises:
+        ValueError: anything wrong with config or data.
+    """
+    taken = _take(settings, step)
+    given: dict[str, dict[str, Any]] = {}
+    for entry in expand(settings["augment"]["policy"], PRESETS):
+        for member in (entry, *entry.get("of", ())):
+            member = {"name": member} if isinstance(member, str) else dict(member)
+            given[member["name"]] = {**member, "probability": 1.0}
+    batch = taken.batch
+    if isinstance(batch, Stored):
+        rows = batch.rows[:EACH_BATCH]
+        batch = jax.tree.map(lambda x: x[rows], batch.pictures)
+    batch = jax.device_get(jax.tree.map(lambda x: x[:EACH_BATCH], batch))
+    room = recipe.num_output_boxes(settings, taken.run.max_boxes)
+    cells, captions = [], []
+    for number, name in enumerate(AUGMENTATIONS):
+        policy = (given.get(name, {"name": name}),)
+        augment = make_augment(policy, image_size=taken.size, max_boxes=room)
+        shown, _ = jax.device_get(jax.jit(augment)(taken.key, batch, mosaic_on=True))
+        own = range(min(EACH_SHOWN, len(shown.image)))
+        cells += [_draw_row(taken.run, shown, i) for i in own]
+        captions += [name] * len(own)
+        progress(number + 1, len(AUGMENTATIONS))
+    columns = len(cells) // len(AUGMENTATIONS)
+    sheet = draw.contact_sheet(cells, columns, cell_size=(224, 224), captions=captions)
+    draw.save_image(path, sheet)
+    return len(AUGMENTATIONS)
+
+
+def example_name(run: Experiment, image_id: int) -> str:
+    """What the source calls a picture."""
+    return run.train.source[image_id].name if image_id >= 0 else "nothing"
+
+
+def _take(settings: Mapping[str, Any], step: int) -> _Step:
     run = experiment.build(settings)
     feed = run.feed()
     feed.fill(None)
     feed.batches.set_state({"next_index": step})
     batch = feed.put(next(feed.batches))
     feed.batches.close()
-    augment = experiment.make_augmentation(settings, run.max_boxes)
-    augment = on_each_device(augment, run.mesh)
-    mosaic_on = step < mosaic_steps(settings, run.steps_per_epoch)
-    key = jax.random.fold_in(jax.random.key(settings["seed"]), step)
-    shown, cut = jax.jit(augment)(key, batch, mosaic_on=mosaic_on)
-    shown = jax.device_get(shown)
+    key, options = augmentation_of_step(
+        jnp.asarray(step, jnp.int32),
+        seed=settings["seed"],
+        mosaic_steps=mosaic_steps(settings, run.steps_per_epoch),
+        total_steps=settings["epochs"] * run.steps_per_epoch,
+    )
+    return _Step(run, batch, key, options, run.size_at(step))
+
+
+def _augmented(taken: _Step) -> Batch:
+    """The step's batch as the network sees it, on the host."""
+    augment = recipe.make_augmentation(
+        taken.run.settings, taken.run.max_boxes, image_size=taken.size
+    )
+    shown, cut = taken.evaluate(augment)
     if int(cut):
         print(f"{int(cut)} boxes did not fit: raise config.augment.max_boxes")
-    cells = []
-    for i in range(min(16, len(shown.image))):
-        valid = shown.valid[i]
-        cells.append(
-            draw_cell(
-                np.round(shown.image[i] * 255).astype(np.uint8),
-                shown.boxes[i][valid],
-                shown.labels[i][valid],
-                None,
-                run.train.source.class_names,
-            )
-        )
-    draw.save_image(path, draw.contact_sheet(cells, 4))
-    return len(cells)
+    return shown
+
+
+def _explained(taken: _Step, explain: Callable[..., Explanation]) -> Explanation:
+    def with_count(*arguments: Any, **options: Any) -> tuple[Explanation, jax.Array]:
+        found = explain(*arguments, **options)
+        # What is left has the batch as its first axis.
+        scene = found.scene._replace(partners=None, swaps=())
+        return found._replace(scene=scene), jnp.zeros((), jnp.int32)
+
+    found, _ = taken.evaluate(with_count)
+    if isinstance(taken.batch, Stored):
+        # Each device counts its own samples.
+        each = num_pictures(taken.batch) // taken.run.mesh.devices.size
+        first = np.arange(num_pictures(taken.batch)) // each * each
+        partners = {name: own + first for name, own in found.partners.items()}
+        found = found._replace(partners=partners)
+    return found
+
+
+def _draw_row(run: Experiment, batch: Batch, row: int) -> np.ndarray:
+    """A picture of a batch on the host with its boxes, augmented or not."""
+    height, width = batch.size[row]
+    image = batch.image[row, :height, :width]
+    if image.dtype != np.uint8:
+        image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    valid = batch.valid[row]
+    return draw_cell(
+        image,
+        batch.boxes[row][valid],
+        batch.labels[row][valid],
+        None,
+        run.train.source.class_names,
+    )
+
+
+def _matrix_text(matrix: np.ndarray) -> list[str]:
+    return [" ".join(f"{entry:10.5g}" for entry in row) for row in matrix]

@@ -91,6 +91,11 @@ def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
     return functools.partial(entry.function, **arguments, **chosen["arguments"])
 
 
+def num_output_boxes(settings: Mapping[str, Any], max_boxes: int) -> int:
+    """Room for boxes after augmentation, of so many before."""
+    return settings["augment"]["max_boxes"] or 2 * max_boxes
+
+
 def make_augmentation(
     settings: Mapping[str, Any],
     max_boxes: int,
@@ -121,7 +126,7 @@ def make_augmentation(
     return make_augment(
         chosen["policy"],
         image_size=image_size or size,
-        max_boxes=chosen["max_boxes"] or 2 * max_boxes,
+        max_boxes=num_output_boxes(settings, max_boxes),
         source_size=size,
         rule=BoxRule(**chosen["boxes"]),
     )

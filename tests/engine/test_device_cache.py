@@ -9,7 +9,7 @@ import pytest
 
 from tests.tiny import tiny_config
 from yolojax import experiment
-from yolojax.augment.policy import make_augment
+from yolojax.augment.policy import AUGMENTATIONS, make_augment
 from yolojax.data.stored import make_shards
 from yolojax.engine import device_cache, sharding
 from yolojax.engine.device_cache import DeviceCache, on_each_device
@@ -164,6 +164,16 @@ def test_samples_have_random_numbers_of_their_own_on_all_devices():
     same = jax.tree.map(lambda x: np.repeat(x, 8, axis=0), one)
     alone, _ = jax.jit(augment)(jax.random.key(0), same, mosaic_on=True)
     np.testing.assert_allclose(batch.image, alone.image, atol=1e-6)
+
+
+def test_every_augmentation_can_be_split_over_devices():
+    run = built(4)
+    stored = filled(4).put(next(filled(4).batches))
+    policy = tuple(dict(name=name, probability=0.5) for name in AUGMENTATIONS)
+    augment = make_augment(policy, image_size=(32, 32), max_boxes=4)
+    each = functools.partial(on_each_device(augment, run.mesh), mosaic_on=True)
+    batch, cut = jax.eval_shape(each, jax.random.key(0), stored)
+    assert batch.image.shape == (8, 32, 32, 3) and cut.shape == ()
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from yolojax.augment.presets import PRESETS
 from yolojax.augment.reading import Plan, Policy, read_policy
 from yolojax.augment.scene import GeometryStep, Scene, letterboxed
 from yolojax.ops.warp import invert, settle, warp_tiles
-from yolojax.records import Batch, Stored
+from yolojax.records import Batch, Stored, num_pictures
 
 AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
     "identity": geometry.identity,
@@ -131,36 +131,26 @@ def make_augment(
         progress: float | Float[Array, ""] = 0.0,
     ) -> tuple[Batch, Int[Array, ""]]:
         batch = jax.tree.map(jnp.asarray, batch)
-        if isinstance(batch, Stored):
-            pictures, rows, first = batch.pictures, batch.rows, batch.first
-            partners = _draw_partners(key, batch)
-            image_id, origin = pictures.image_id[rows], pictures.origin[rows]
-        else:
-            pictures, rows, first, partners = batch, None, 0, None
-            image_id, origin = pictures.image_id, pictures.origin
+        drawn = _draw(plan, key, batch, mosaic_on, progress)
+        scene = _compose(plan, drawn, key, batch, image_size)
+        pictures, rows, first = _taken(batch)
+        image_id, origin = pictures.image_id, pictures.origin
+        if rows is not None:
+            image_id, origin = image_id[rows], origin[rows]
         num = image_id.shape[0]
-        # All of a sample's numbers in one call: many small calls compile slowly.
-        draws = _draw(key, num, plan.num_draws, first)
-        scene = letterboxed(pictures, image_size, rows=rows, partners=partners)
-        later: list[_Drawn] = []
-        drawn = plan.applied(draws, progress)
-        for number, entry in enumerate(plan.entries):
-            applied, own = drawn[number]
-            step = entry.step
-            if not isinstance(step, ColourStep) and step.mixes:
-                applied = applied & jnp.asarray(mosaic_on)
-            if isinstance(step, GeometryStep):
-                scene = step.apply(scene, own, applied, pictures, image_size)
-            else:
-                later.append(_Drawn(step, own, applied, number))
-
+        later = [
+            (number, entry.step, drawn[number])
+            for number, entry in enumerate(plan.entries)
+            if not isinstance(entry.step, GeometryStep)
+        ]
         image = _render(pictures, scene, image_size, levels)
         if later:
             # Sizes are never negative, which the compiler does not know.
             image = settle(image, jnp.any(pictures.size < 0))
         sample = Mixed(image, *carry_boxes(pictures, scene, image_size, rule))
-        for step, own, applied, number in later:
-            keys = _noise_keys(key, num, first, number)
+        for number, step, (applied, own) in later:
+            # Each sample's key for numbers of pixels in this entry.
+            keys = _sample_keys(jax.random.fold_in(key, NOISE + number), num, first)
             if isinstance(step, ColourStep):
                 image = step.apply(sample.image, own, applied, keys)
                 sample = sample._replace(image=image)
@@ -183,13 +173,105 @@ def make_augment(
     return augment
 
 
-class _Drawn(NamedTuple):
-    """A step after the gather with its random numbers."""
+class Explanation(NamedTuple):
+    """What an augmentation does to the samples of a step.
 
-    step: ColourStep | MixStep
-    draws: Array
-    applied: Array
-    number: int
+    Attributes:
+        scene: which pictures each shows, and where.
+        applied: bool [b] by an entry's name, the samples that it changes.
+        partners: int32 [b] by a mixing entry's name, the samples that they are mixed
+            with, by their place in the batch.
+    """
+
+    scene: Scene
+    applied: dict[str, Array]
+    partners: dict[str, Array]
+
+
+def make_explain(
+    policy: Policy, *, image_size: tuple[int, int]
+) -> Callable[..., Explanation]:
+    """What `make_augment` does, to be shown: a function of the arguments of `augment`.
+
+    Raises:
+        ValueError: as for `make_augment`.
+    """
+    plan = read_policy(policy, AUGMENTATIONS, PRESETS)
+
+    def explain(
+        key: Array,
+        batch: Batch | Stored,
+        *,
+        mosaic_on: bool | Bool[Array, ""],
+        progress: float | Float[Array, ""] = 0.0,
+    ) -> Explanation:
+        batch = jax.tree.map(jnp.asarray, batch)
+        drawn = _draw(plan, key, batch, mosaic_on, progress)
+        scene = _compose(plan, drawn, key, batch, image_size)
+        steps = {entry.name: entry.step for entry in plan.entries}
+        draws = dict(zip(steps, drawn, strict=True))
+        return Explanation(
+            scene,
+            {name: applied for name, (applied, _) in draws.items()},
+            {
+                name: mix.partners_of(draws[name][1][:, 0])
+                for name, step in steps.items()
+                if isinstance(step, MixStep) and step.mixes
+            },
+        )
+
+    return explain
+
+
+def _taken(
+    batch: Batch | Stored,
+) -> tuple[Batch, Int[Array, " b"] | None, Int[Array, ""] | int]:
+    """All pictures, the rows taken of them (None: each), and the first one's place."""
+    if isinstance(batch, Stored):
+        return batch.pictures, batch.rows, batch.first
+    return batch, None, 0
+
+
+def _draw(
+    plan: Plan,
+    key: Array,
+    batch: Batch | Stored,
+    mosaic_on: bool | Bool[Array, ""],
+    progress: float | Float[Array, ""],
+) -> list[tuple[Bool[Array, " b"], Float[Array, "b _"]]]:
+    """Of each entry, the samples that it changes, and its numbers in [0, 1)."""
+    num, first = num_pictures(batch), _taken(batch)[2]
+    # All of a sample's numbers in one call: many small calls compile slowly.
+    draws = jax.vmap(lambda own: jax.random.uniform(own, (plan.num_draws,)))(
+        _sample_keys(key, num, first)
+    )
+    return [
+        (applied & jnp.asarray(mosaic_on) if _mixes(entry.step) else applied, own)
+        for entry, (applied, own) in zip(
+            plan.entries, plan.applied(draws, progress), strict=True
+        )
+    ]
+
+
+def _mixes(step: GeometryStep | ColourStep | MixStep) -> bool:
+    return not isinstance(step, ColourStep) and step.mixes
+
+
+def _compose(
+    plan: Plan,
+    drawn: list[tuple[Bool[Array, " b"], Float[Array, "b _"]]],
+    key: Array,
+    batch: Batch | Stored,
+    image_size: tuple[int, int],
+) -> Scene:
+    """The finished scene."""
+    pictures, rows, _ = _taken(batch)
+    partners = _draw_partners(key, batch) if isinstance(batch, Stored) else None
+    scene = letterboxed(pictures, image_size, rows=rows, partners=partners)
+    for entry, (applied, own) in zip(plan.entries, drawn, strict=True):
+        if isinstance(entry.step, GeometryStep):
+            scene = entry.step.apply(scene, own, applied, pictures, image_size)
+    return scene
 
 
 def _sample_keys(key: Array, num: int, first: Int[Array, ""] | int) -> Key[Array, " b"]:
@@ -197,22 +279,6 @@ def _sample_keys(key: Array, num: int, first: Int[Array, ""] | int) -> Key[Array
     return jax.vmap(lambda place: jax.random.fold_in(key, place))(
         jnp.arange(num) + first
     )
-
-
-def _draw(
-    key: Array, num: int, num_draws: int, first: Int[Array, ""] | int
-) -> Float[Array, "b d"]:
-    """Uniform numbers in [0, 1) for each sample."""
-    return jax.vmap(lambda own: jax.random.uniform(own, (num_draws,)))(
-        _sample_keys(key, num, first)
-    )
-
-
-def _noise_keys(
-    key: Array, num: int, first: Int[Array, ""] | int, number: int
-) -> Key[Array, " b"]:
-    """Each sample's key for numbers of pixels in the entry of this number."""
-    return _sample_keys(jax.random.fold_in(key, NOISE + number), num, first)
 
 
 def _draw_partners(key: Array, stored: Stored) -> Int[Array, "b p"]:

@@ -280,6 +280,8 @@ def on_each_device(augment: Callable[..., Any], mesh: Mesh) -> Callable[..., Any
             mesh=mesh,
             in_specs=(whole, split, whole),
             out_specs=(split, whole),
+            # Else a loop that starts from constants is refused, as that of copy_paste.
+            check_vma=False,
         )(key, batch, options)
 
     return augmented

@@ -46,6 +46,22 @@ def init_state(variables: Mapping[str, Any], optimizer: Optimizer) -> TrainState
     )
 
 
+def augmentation_of_step(
+    step: jax.Array, *, seed: int, mosaic_steps: int, total_steps: int
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What `augment` is given in a step besides its batch: the key, and options.
+
+    Args:
+        step: int32 scalar, steps done.
+        seed: see `make_train_step`, like the others.
+        mosaic_steps: the step from which mosaic and mixing are off.
+        total_steps: those of the whole training.
+    """
+    done = step.astype(jnp.float32) / max(1, total_steps)
+    options = {"mosaic_on": step < mosaic_steps, "progress": jnp.minimum(done, 1.0)}
+    return jax.random.fold_in(jax.random.key(seed), step), options
+
+
 def make_train_step(
     *,
     apply: Apply,
@@ -82,14 +98,10 @@ def make_train_step(
     def step(
         state: TrainState, batch: Batch | Stored
     ) -> tuple[TrainState, dict[str, Any]]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        done = state.step.astype(jnp.float32) / max(1, total_steps)
-        pictures, cut = augment(
-            key,
-            batch,
-            mosaic_on=state.step < mosaic_steps,
-            progress=jnp.minimum(done, 1.0),
+        key, options = augmentation_of_step(
+            state.step, seed=seed, mosaic_steps=mosaic_steps, total_steps=total_steps
         )
+        pictures, cut = augment(key, batch, **options)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": params, "batch_stats": state.batch_stats}
