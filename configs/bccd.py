@@ -49,6 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.augment.close_mosaic_epochs = 0
     c.augment.multi_scale = ()  # factors of image_size, such as (0.75, 1.0, 1.25)
     c.augment.boxes = ConfigDict(dict(min_side=2.0, min_share=0.1, max_aspect=100.0))
+    c.augment.adversarial = ConfigDict()  # such as dict(share=0.25, epsilon=4 / 255)
 
     c.loss = ConfigDict()
     c.loss.name = "yolov5"

@@ -29,6 +29,7 @@ from yolojax.models.detector import MODELS, build_model
 from yolojax.models.model import Model
 from yolojax.optim.build import Optimizer
 from yolojax.recipe import (
+    make_attack,
     make_augmentation,
     make_loss,
     make_optimizer,
@@ -226,6 +227,7 @@ def build(
     size = datasets.image_size_of(settings)
     trial = make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
     training_sizes(settings, trial)
+    make_attack(settings)
     make_augmentation(settings, 1)
     mesh = make_mesh(settings)
 

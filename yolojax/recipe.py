@@ -11,6 +11,8 @@ import jax
 from jax.sharding import Mesh
 
 from yolojax import datasets, lookup
+from yolojax.augment import adversarial
+from yolojax.augment.adversarial import Attack
 from yolojax.augment.boxes import BoxRule
 from yolojax.augment.policy import make_augment
 from yolojax.augment.reading import swapped_classes
@@ -132,6 +134,20 @@ def make_augmentation(
     )
 
 
+def make_attack(settings: Mapping[str, Any]) -> Attack | None:
+    """The adversarial part of the config's training step, if it has one.
+
+    Raises:
+        ValueError: an unknown argument, or one out of range.
+    """
+    arguments = settings["augment"]["adversarial"]
+    if not arguments:
+        return None
+    where = "config.augment.adversarial"
+    lookup.check_arguments(adversarial.make_attack, arguments, where)
+    return adversarial.make_attack(**arguments)
+
+
 def make_step(
     settings: Mapping[str, Any],
     model: Model,
@@ -170,6 +186,7 @@ def make_step(
         mosaic_steps=mosaic_steps(settings, steps_per_epoch),
         total_steps=settings["epochs"] * steps_per_epoch,
         seed=settings["seed"],
+        attack=make_attack(settings),
     )
     replicated = sharding.replicated(mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=replicated), optimizer

@@ -19,7 +19,7 @@ from yolojax.lookup import hint
 # Sections whose keys are the arguments of a component, and are checked there.
 OPEN = (
     *("model", "data.train", "data.val", "data.sampling"),
-    *("loss.arguments", "optim.arguments"),
+    *("augment.adversarial", "loss.arguments", "optim.arguments"),
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
         "close_mosaic_epochs": 0,
         "multi_scale": (),
         "boxes": {"min_side": 2.0, "min_share": 0.1, "max_aspect": 100.0},
+        "adversarial": {},
     },
     "loss": {
         "name": "yolov5",

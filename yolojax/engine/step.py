@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from yolojax.augment.adversarial import Attack
 from yolojax.engine.ema import update_ema
 from yolojax.optim.build import Optimizer
 from yolojax.optim.transforms import tree_where
@@ -73,6 +74,7 @@ def make_train_step(
     mosaic_steps: int,
     total_steps: int,
     seed: int,
+    attack: Attack | None = None,
 ) -> Step:
     """The step from state and uint8 batch to the next state and numbers for the log.
 
@@ -90,6 +92,8 @@ def make_train_step(
         mosaic_steps: the step from which mosaic and mixing are off.
         total_steps: those of the whole training, of which `progress` is the share done.
         seed: all random numbers follow from it, the step and the picture's position.
+        attack: changes a share of the augmented pictures against the network as it is,
+            see `adversarial.make_attack`.
 
     Returns:
         A function to jit; the log's numbers are float32 scalars, `finite` among them.
@@ -102,6 +106,10 @@ def make_train_step(
             state.step, seed=seed, mosaic_steps=mosaic_steps, total_steps=total_steps
         )
         pictures, cut = augment(key, batch, **options)
+
+        if attack is not None:
+            network = {"params": state.params, "batch_stats": state.batch_stats}
+            pictures = attack(key, apply, loss, network, pictures)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": params, "batch_stats": state.batch_stats}
