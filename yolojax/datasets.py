@@ -127,9 +127,12 @@ def sampler_of(settings: Mapping[str, Any]) -> tuple[Sampler, float]:
     lookup.check_arguments(sampler, arguments, f"config.data.sampling ({name!r})")
     chosen = functools.partial(sampler, **arguments)
     try:
+        for key, value in {"fraction": fraction, **arguments}.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{key} must be a number, not {value!r}")
         fraction_of(0, 1, fraction)
         chosen([np.zeros(1, np.int64)])
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"config.data.sampling ({name!r}): {error}") from error
     return chosen, fraction
 

@@ -151,11 +151,14 @@ class EncodedCache:
 
     Args:
         file: where; None: in memory without a limit.
+        keys: what pictures are kept under, by index, where that is known already.
     """
 
-    def __init__(self, file: PictureFile | None = None) -> None:
+    def __init__(
+        self, file: PictureFile | None = None, keys: dict[int, bytes] | None = None
+    ) -> None:
         self.file = file or PictureFile(None, budget=2**62)
-        self._keys: dict[int, bytes] = {}
+        self._keys = {} if keys is None else dict(keys)
 
     @property
     def num_bytes(self) -> int:

@@ -134,19 +134,20 @@ def _disk_cache(
     if not room.num_bytes:
         file.budget = file.num_bytes + int(_SHARE * free)
     try:
-        wanted, missing = set(), []
+        keys: dict[int, bytes] = {}
+        missing = []
         for index in np.asarray(keep).tolist():
             example = source[index]
             # Others are made by the source, and known when they are used.
-            key = None
             if isinstance(example.image, str):
                 with named(example):
-                    key = picture_key(example, training_size(example, image_size))
-                wanted.add(key)
-            if key is None or key not in file:
+                    keys[index] = picture_key(
+                        example, training_size(example, image_size)
+                    )
+            if keys.get(index, b"") not in file:
                 missing.append(index)
         need = round(mean_encoded_bytes(source, missing, image_size) * len(missing))
-        gone = file.make_room(wanted, need)
+        gone = file.make_room(set(keys.values()), need)
         note = _check_room(
             f"cache 'disk' in {folder} has {len(keep) - len(missing)} of {len(keep)} "
             f"pictures at {image_size[0]}x{image_size[1]}"
@@ -162,7 +163,7 @@ def _disk_cache(
     except BaseException:
         file.close()
         raise
-    return EncodedCache(file), note
+    return EncodedCache(file, keys), note
 
 
 def _check_room(
