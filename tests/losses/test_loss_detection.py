@@ -351,10 +351,10 @@ def test_objectness_of_every_level_has_its_published_weight(name):
 
 def test_a_number_of_levels_without_published_balance_is_refused():
     maps, *targets = random_inputs()
-    with pytest.raises(ValueError, match="2 levels, only for 3, 4, 5; give `balance`"):
+    with pytest.raises(ValueError, match="6 levels, only for 1, 2, 3, 4, 5; give"):
         yolov5_loss(
-            tuple(map(jnp.asarray, maps)),
+            tuple(map(jnp.asarray, maps)) * 3,
             *map(jnp.asarray, targets),
-            anchors=ANCHORS,
-            strides=STRIDES,
+            anchors=np.tile(ANCHORS, (3, 1, 1)),
+            strides=STRIDES * 3,
         )
