@@ -24,21 +24,23 @@ def make_batch(images, sizes, boxes, labels=None, valid=None):
 
 
 def painted(shape, seed):
-    """Six black pictures of random sizes with one painted rectangle each."""
+    """Nine black pictures of random sizes, six of them with one painted rectangle."""
     generator = np.random.default_rng(seed)
-    images = np.full((6, *shape, 3), 77, np.uint8)
+    images = np.full((9, *shape, 3), 77, np.uint8)
     sizes = np.stack(
-        [generator.integers(side * 2 // 3, side + 1, 6) for side in shape], axis=-1
+        [generator.integers(side * 2 // 3, side + 1, 9) for side in shape], axis=-1
     )
-    boxes = np.zeros((6, 1, 4), np.float32)
+    boxes = np.zeros((9, 1, 4), np.float32)
     for i, (height, width) in enumerate(sizes):
-        x1, y1 = generator.integers(2, [width // 2, height // 2])
-        x2 = generator.integers(x1 + 8, width - 1)
-        y2 = generator.integers(y1 + 8, height - 1)
         images[i, :height, :width] = 0
-        images[i, y1:y2, x1:x2] = 255 * PAINTS[i]
-        boxes[i, 0] = x1, y1, x2, y2
-    return make_batch(images, sizes, boxes)
+        if i < len(PAINTS):
+            x1, y1 = generator.integers(2, [width // 2, height // 2])
+            x2 = generator.integers(x1 + 8, width - 1)
+            y2 = generator.integers(y1 + 8, height - 1)
+            images[i, y1:y2, x1:x2] = 255 * PAINTS[i]
+            boxes[i, 0] = x1, y1, x2, y2
+    valid = np.arange(9)[:, None] < len(PAINTS)
+    return make_batch(images, sizes, boxes, valid=valid)
 
 
 def noisy(num=8, side=16, room=3, seed=0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -158,8 +159,8 @@ def affine(
 
 def _one_number(
     rows: Callable[[Array, Size], tuple[tuple[Array | float, ...], ...]],
-    low: float,
-    high: float,
+    low: float | int,
+    high: float | int,
 ) -> GeometryStep:
     """A step about the output's centre with one number, uniform from `low` to `high`.
 
@@ -296,7 +297,7 @@ def quarter_turn() -> GeometryStep:
     )
 
 
-def flip_left_right(*, swap: Iterable[tuple[int, int]] = ()) -> GeometryStep:
+def flip_left_right(*, swap: Iterable[Any] = ()) -> GeometryStep:
     """Mirror left and right.
 
     Args:
@@ -309,7 +310,7 @@ def flip_left_right(*, swap: Iterable[tuple[int, int]] = ()) -> GeometryStep:
     return _flip("flip_left_right", swap, horizontal=True)
 
 
-def flip_up_down(*, swap: Iterable[tuple[int, int]] = ()) -> GeometryStep:
+def flip_up_down(*, swap: Iterable[Any] = ()) -> GeometryStep:
     """Mirror top and bottom.
 
     Args:
@@ -321,9 +322,7 @@ def flip_up_down(*, swap: Iterable[tuple[int, int]] = ()) -> GeometryStep:
     return _flip("flip_up_down", swap, horizontal=False)
 
 
-def _flip(
-    name: str, swap: Iterable[tuple[int, int]], *, horizontal: bool
-) -> GeometryStep:
+def _flip(name: str, swap: Iterable[Any], *, horizontal: bool) -> GeometryStep:
     pairs = tuple(tuple(pair) for pair in swap)
     classes = [index for pair in pairs for index in pair]
     whole = all(type(index) is int and index >= 0 for index in classes)
