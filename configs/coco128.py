@@ -18,15 +18,21 @@ def get_config(variant: str = "") -> ConfigDict:
     c.batch_size = 16  # pictures over all devices
     c.epochs = 100
     c.max_steps = 0  # stop early after so many steps; 0: never
+    c.max_hours = 0.0  # stop and finish after so many hours; 0: never
     c.devices = 0  # 0: all
     c.dtype = "float32"  # bfloat16 on GPUs and TPUs
+    c.loss_scale = ConfigDict(dict(initial=32768.0, growth_steps=2000))  # of float16
 
     c.model = ConfigDict()
     c.model.name = "yolov5n"
     c.model.num_classes = 80
 
     c.hyp = ""  # a YOLOv5 hyper-parameter file, which has the last word
-    c.init = ConfigDict(dict(weights="", skip=()))  # weights: a run or a file
+    # weights: a run or a file; kernels: how new ones are drawn, "": as published
+    c.init = ConfigDict(dict(weights="", skip=(), kernels=""))
+    # Patterns of parameter paths, or so many first layers, that stay as they are.
+    c.freeze = ConfigDict(dict(match=(), layers=0, statistics=True))
+    c.stages = ()  # such as (dict(epochs=10, freeze=..., lr_scale=0.1), ...)
 
     c.data = ConfigDict()
     c.data.root = "data/coco128"  # holds data.yaml, images, labels
@@ -62,6 +68,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.loss.label_smoothing = 0.0
     c.loss.focal_gamma = 0.0
     c.loss.scale_gains = True  # by levels, classes and image size, as published
+    c.loss.class_weights = ()  # one a class, or "balanced"
+    c.loss.parts = ConfigDict()  # such as dict(box=dict(name="siou"))
     c.loss.arguments = ConfigDict()  # of the loss itself
 
     c.optim = ConfigDict()
@@ -69,6 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optim.learning_rate = 0.01
     c.optim.final_ratio = 0.01
     c.optim.schedule = "linear"
+    c.optim.schedule_arguments = ConfigDict()
     c.optim.momentum = 0.937
     c.optim.weight_decay = 0.0005
     c.optim.warmup_epochs = 3.0
@@ -77,9 +86,15 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optim.warmup_momentum = 0.8
     c.optim.clip_norm = 10.0
     c.optim.nominal_batch = 64
+    c.optim.layer_decay = 1.0  # factor of the rate from each layer to the one before
+    c.optim.groups = ()  # such as (dict(match="^head/", rate=0.1), ...)
+    c.optim.transforms = ()  # such as (dict(name="clip_value", limit=1.0),)
+    c.optim.lookahead = ConfigDict()  # such as dict(steps=6, share=0.5)
+    c.optim.sam = ConfigDict()  # such as dict(name="sam", rho=0.05)
     c.optim.arguments = ConfigDict()
 
-    c.ema = ConfigDict(dict(decay=0.9999, ramp=2000.0))
+    c.ema = ConfigDict(dict(name="ramp", decay=0.9999, ramp=2000.0))
+    c.swa = ConfigDict(dict(epochs=0, learning_rate=0.0))  # of the last epochs
 
     c.evaluate = ConfigDict()
     c.evaluate.every_epochs = 5
@@ -91,9 +106,12 @@ def get_config(variant: str = "") -> ConfigDict:
     c.evaluate.max_candidates = 0  # 0: the default of the non-maximum suppression
     c.evaluate.multi_label = True
 
-    c.checkpoint = ConfigDict(dict(every_epochs=5, every_steps=0, keep=2))
-    c.early_stopping = ConfigDict(dict(patience=0))  # evaluations; 0: never
-    c.log = ConfigDict(dict(every_steps=8, tensorboard=True, pictures=16))
+    c.checkpoint = ConfigDict(
+        dict(every_epochs=5, every_steps=0, keep=2, best="fitness")
+    )
+    # patience: evaluations without a better metric; 0: never
+    c.early_stopping = ConfigDict(dict(patience=0, metric="fitness", min_change=0.0))
+    c.log = ConfigDict(dict(every_steps=8, tensorboard=True, pictures=16, worst=50))
     c.message = ""  # printed when the run has finished
 
     if variant == "smoke":

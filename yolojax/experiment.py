@@ -247,7 +247,11 @@ def build(
     make_loss(settings, model)
     make_optimizer(settings, model, 1)
     start = first_variables(
-        model, seed=settings["seed"], workdir=workdir, **settings["init"]
+        model,
+        seed=settings["seed"],
+        workdir=workdir,
+        weights=settings["init"]["weights"],
+        skip=settings["init"]["skip"],
     )
     lookup.pick({**CACHES, "device": None}, settings["data"]["cache"], "cache")
     datasets.sampler_of(settings)

@@ -24,6 +24,12 @@ from yolojax.models.model import Model
 from yolojax.optim.build import Optimizer, build_optimizer
 from yolojax.settings import mosaic_steps
 
+# Keys of config.optim that nothing reads.
+NOT_YET = (
+    *("schedule_arguments", "layer_decay", "groups", "transforms"),
+    *("lookahead", "sam"),
+)
+
 # What every loss takes besides keyword arguments.
 ARRAYS = ("maps", "boxes", "labels", "valid")
 
@@ -221,6 +227,8 @@ def make_optimizer(
     arguments = chosen.pop("arguments")
     epochs = chosen.pop("warmup_epochs")
     at_least = chosen.pop("warmup_min_steps")
+    for name in NOT_YET:
+        chosen.pop(name)
     warmup = max(round(epochs * steps_per_epoch), at_least) if epochs > 0 else 0
     return build_optimizer(
         model.shapes()["params"],

@@ -19,7 +19,8 @@ from yolojax.lookup import hint
 # Sections whose keys are the arguments of a component, and are checked there.
 OPEN = (
     *("model", "data.train", "data.val", "data.sampling"),
-    *("augment.adversarial", "loss.arguments", "optim.arguments"),
+    *("augment.adversarial", "loss.arguments", "loss.parts"),
+    *("optim.arguments", "optim.schedule_arguments", "optim.lookahead", "optim.sam"),
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -28,11 +29,15 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 16,
     "epochs": 300,
     "max_steps": 0,
+    "max_hours": 0.0,
     "devices": 0,
     "dtype": "float32",
+    "loss_scale": {"initial": 32768.0, "growth_steps": 2000},
     "model": {},
     "hyp": "",
-    "init": {"weights": "", "skip": ()},
+    "init": {"weights": "", "skip": (), "kernels": ""},
+    "freeze": {"match": (), "layers": 0, "statistics": True},
+    "stages": (),
     "data": {
         "root": "",
         "train": {},
@@ -62,6 +67,8 @@ DEFAULTS: dict[str, Any] = {
         "label_smoothing": 0.0,
         "focal_gamma": 0.0,
         "scale_gains": True,
+        "class_weights": (),
+        "parts": {},
         "arguments": {},
     },
     "optim": {
@@ -69,6 +76,7 @@ DEFAULTS: dict[str, Any] = {
         "learning_rate": 0.01,
         "final_ratio": 0.01,
         "schedule": "linear",
+        "schedule_arguments": {},
         "momentum": 0.937,
         "weight_decay": 0.0005,
         "warmup_epochs": 3.0,
@@ -77,9 +85,15 @@ DEFAULTS: dict[str, Any] = {
         "warmup_momentum": 0.8,
         "clip_norm": 10.0,
         "nominal_batch": 64,
+        "layer_decay": 1.0,
+        "groups": (),
+        "transforms": (),
+        "lookahead": {},
+        "sam": {},
         "arguments": {},
     },
-    "ema": {"decay": 0.9999, "ramp": 2000.0},
+    "ema": {"name": "ramp", "decay": 0.9999, "ramp": 2000.0},
+    "swa": {"epochs": 0, "learning_rate": 0.0},
     "evaluate": {
         "every_epochs": 1,
         "batch_size": 0,
@@ -90,9 +104,9 @@ DEFAULTS: dict[str, Any] = {
         "max_candidates": 0,
         "multi_label": True,
     },
-    "checkpoint": {"every_epochs": 1, "every_steps": 0, "keep": 2},
-    "early_stopping": {"patience": 0},
-    "log": {"every_steps": 10, "tensorboard": True, "pictures": 16},
+    "checkpoint": {"every_epochs": 1, "every_steps": 0, "keep": 2, "best": "fitness"},
+    "early_stopping": {"patience": 0, "metric": "fitness", "min_change": 0.0},
+    "log": {"every_steps": 10, "tensorboard": True, "pictures": 16, "worst": 50},
     "message": "",
 }
 
@@ -103,7 +117,11 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "batch_size": (1, None),
     "epochs": (1, None),
     "max_steps": (0, None),
+    "max_hours": (0, None),
     "devices": (0, None),
+    "loss_scale.initial": (1, None),
+    "loss_scale.growth_steps": (1, None),
+    "freeze.layers": (0, None),
     "data.max_boxes": (0, None),
     "data.num_threads": (0, None),
     "data.cache_bytes": (0, None),
@@ -128,8 +146,11 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "optim.warmup_momentum": (0, 1),
     "optim.clip_norm": (0, None),
     "optim.nominal_batch": (1, None),
+    "optim.layer_decay": (0, 1),
     "ema.decay": (0, 1),
     "ema.ramp": (0, None),
+    "swa.epochs": (0, None),
+    "swa.learning_rate": (0, None),
     "evaluate.every_epochs": (0, None),
     "evaluate.batch_size": (0, None),
     "evaluate.score_threshold": (0, 1),
@@ -140,14 +161,16 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "checkpoint.every_steps": (0, None),
     "checkpoint.keep": (1, None),
     "early_stopping.patience": (0, None),
+    "early_stopping.min_change": (0, None),
     "log.every_steps": (1, None),
     "log.pictures": (0, None),
+    "log.worst": (0, None),
 }
 
 
 # What may be another when a run goes on, by the start of its path.
 MAY_CHANGE = (
-    *("epochs", "max_steps", "devices", "log/", "message"),
+    *("epochs", "max_steps", "max_hours", "devices", "log/", "message"),
     *("data/num_threads", "data/cache_bytes", "data/cache_dir"),
     # The text in it is compared.
     "model/path",
