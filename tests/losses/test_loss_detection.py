@@ -271,6 +271,19 @@ def test_boxes_without_area_and_extreme_maps_keep_everything_finite():
         assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_each_picture_has_its_own_share_of_the_loss():
+    maps, *targets = random_inputs()
+    (total, parts), _ = value_and_gradient(maps, *targets)
+    shares = parts["per_picture"]
+    assert shares.shape == (4,) and shares.dtype == jnp.float32
+    np.testing.assert_allclose(shares.mean(), total / 4, rtol=1e-6)
+    # Another prediction for a picture changes nobody else's share.
+    others = [np.concatenate([-x[:1], x[1:]]) for x in maps]
+    changed = value_and_gradient(others, *targets)[0][1]["per_picture"]
+    np.testing.assert_array_equal(changed[1:], shares[1:])
+    assert abs(changed[0] - shares[0]) > 0.1
+
+
 def test_half_precision_maps_are_reduced_in_float32():
     maps, *targets = random_inputs()
     halves = [jnp.asarray(x, jnp.bfloat16) for x in maps]

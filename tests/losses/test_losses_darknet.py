@@ -169,6 +169,21 @@ def test_single_precision_agrees_with_the_definition(name, inputs):
         assert np.linalg.norm(a - b) < 1e-6 * np.linalg.norm(b)
 
 
+@both
+def test_the_share_of_a_picture_is_its_loss_alone(name):
+    maps, *targets = crowded_inputs()
+    (total, parts), _ = BOTH[name](maps, *targets)
+    shares = parts["per_picture"]
+    np.testing.assert_allclose(shares.mean(), total / 4, rtol=1e-6)
+    for index, share in enumerate(shares):
+        alone = plain_loss(
+            CASES[name][1],
+            [x[index : index + 1] for x in maps],
+            *(x[index : index + 1] for x in targets),
+        )
+        np.testing.assert_allclose(share, alone[0], rtol=1e-6)
+
+
 def test_a_gradient_is_that_of_the_value():
     """Central differences of the whole loss along random directions."""
     maps, *targets = crowded_inputs()

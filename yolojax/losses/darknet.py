@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.losses.classification import binary_cross_entropy
-from yolojax.losses.detection import OBJECTNESS
+from yolojax.losses.detection import OBJECTNESS, sum_pictures
 from yolojax.losses.owned import read_cells, spread_values
 from yolojax.losses.priors import (
     Positives,
@@ -89,8 +89,10 @@ def yolov3_loss(
 
     Returns:
         loss: the parts' sum times the batch size.
-        parts: `box`, `objectness`, `class` with their gains, a picture and by 64, and
-            `targets`, int32 [levels], the number of pairs of a cell and a box.
+        parts: `box`, `objectness`, `class` with their gains, a picture and by 64;
+            `targets`, int32 [levels], the number of pairs of a cell and a box;
+            `per_picture` [b], each picture's share of the loss, without gradient:
+            their mean is the loss by the batch size.
             Published rates are divided by batches of 64, so that with gradients summed
             up to 64 pictures, as the train step does, they hold as they stand.
 
@@ -293,12 +295,13 @@ def _cell_loss(
     classes = jnp.where(positives.owns[..., None], classes, 0)
 
     pictures = max(batch, 1) * NOMINAL_BATCH
-    sums = (jnp.sum(x) / pictures for x in (box, entropy, classes))
+    sums = (
+        jnp.sum(x, tuple(range(1, x.ndim))) / pictures for x in (box, entropy, classes)
+    )
     names = "box", "objectness", "class"
     parts = {n: g * x for n, g, x in zip(names, settings.gains, sums, strict=True)}
-    loss = parts["box"] + parts["objectness"] + parts["class"]
     targets = jnp.sum(taken, axis=(0, 2, 3), dtype=jnp.int32)
-    return loss * batch, {**parts, "targets": targets}
+    return sum_pictures(parts, batch, targets)
 
 
 def _make_pairs(

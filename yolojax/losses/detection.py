@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -119,7 +121,9 @@ def yolov5_loss(
     Returns:
         loss: the gained parts' sum times the batch size, as published.
         parts: `box`, `objectness`, `class` with their gains, not times the batch
-            size, and `targets`, int32 [levels], the number of pairs.
+            size; `targets`, int32 [levels], the number of pairs; `per_picture` [b],
+            each picture's share of the loss, without gradient: their mean is the
+            loss by the batch size.
 
     Raises:
         ValueError: no published balance for this number of levels.
@@ -171,13 +175,34 @@ def yolov5_loss(
     num_cells = [cells.shape[1] for cells in flat]
     weight = [w / (batch * n) for w, n in zip(level_gains, num_cells, strict=True)]
     weight = jnp.asarray(np.repeat(weight, num_cells)[None], dtype)
-    parts = {
+    pictures = {
         "box": box_gain * box,
-        "objectness": objectness_gain * jnp.sum(entropy * weight),
+        "objectness": objectness_gain * jnp.sum(entropy * weight, axis=1),
         "class": class_gain * classes,
     }
-    loss = parts["box"] + parts["objectness"] + parts["class"]
-    return loss * batch, {**parts, "targets": targets}
+    return sum_pictures(pictures, batch, targets)
+
+
+def sum_pictures(
+    pictures: Mapping[str, Float[Array, " b"]],
+    factor: int,
+    targets: Int[Array, " levels"],
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """A loss and its parts from each picture's share of the parts.
+
+    Args:
+        pictures: the parts, gained, by the batch's denominators.
+        factor: of the loss; the parts go without it.
+        targets: passed on.
+    """
+    parts = {name: jnp.sum(each) for name, each in pictures.items()}
+    loss = functools.reduce(operator.add, parts.values())
+    shares = functools.reduce(operator.add, pictures.values())
+    return loss * factor, {
+        **parts,
+        "targets": targets,
+        "per_picture": jax.lax.stop_gradient(shares * factor),
+    }
 
 
 class _Settings(NamedTuple):
@@ -200,12 +225,12 @@ class _Truth(NamedTuple):
 def _pair_parts_value(
     settings: _Settings, maps: Maps, truth: _Truth
 ) -> tuple[
-    Float[Array, ""],
-    Float[Array, ""],
+    Float[Array, " b"],
+    Float[Array, " b"],
     Float[Array, "b all_cells"],
     Float[Array, "b all_cells"],
 ]:
-    """Box and class part, raw objectness, and its target, without gains.
+    """Box and class part of a picture, raw objectness, its target; without gains.
 
     There is room for every pair that could be, of which real pictures fill a tenth.
     So the pairs are taken `CHUNK` at a time, as often as the fullest picture needs;
@@ -226,8 +251,8 @@ def _pair_parts_value(
         )
         return box + chunk_box, classes + chunk_classes, target
 
-    zero = jnp.zeros((), maps[0].dtype)
-    start = zero, zero, jnp.zeros((maps[0].shape[0], sum(sizes)), zero.dtype)
+    zero = jnp.zeros(len(maps[0]), maps[0].dtype)
+    start = zero, zero, jnp.zeros((len(maps[0]), sum(sizes)), zero.dtype)
     box, classes, target = jax.lax.fori_loop(0, truth.num_chunks, add_chunk, start)
     objectness = jnp.concatenate([flat[..., OBJECTNESS] for flat in maps], axis=1)
     return box, classes, objectness, target
@@ -305,10 +330,10 @@ def _chunk_parts(
     chunk: _Chunk,
     places: Float[Array, "b l k 4"],
     scores: Float[Array, "b l k c"],
-) -> tuple[Float[Array, "b l k"], Float[Array, ""], Float[Array, ""]]:
-    """CIoU of each pair, and the chunk's share of the box and the class part."""
+) -> tuple[Float[Array, "b l k"], Float[Array, " b"], Float[Array, " b"]]:
+    """CIoU of each pair, and the chunk's share of each picture's box and class part."""
     overlap = predicted_ciou(places, chunk.anchors, chunk.targets)
-    box = jnp.sum(chunk.share * (1 - overlap))
+    box = jnp.sum(chunk.share * (1 - overlap), axis=(1, 2))
     num_classes = scores.shape[-1]
     if num_classes == 1:
         return overlap, box, jnp.zeros_like(box)
@@ -323,4 +348,5 @@ def _chunk_parts(
         positive_weight=settings.class_positive_weight,
         focal_gamma=settings.focal_gamma,
     )
-    return overlap, box, jnp.sum(chunk.share * jnp.mean(entropy, axis=-1))
+    classes = jnp.sum(chunk.share * jnp.mean(entropy, axis=-1), axis=(1, 2))
+    return overlap, box, classes
