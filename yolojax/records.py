@@ -124,6 +124,8 @@ class TrainState(NamedTuple):
         skipped: int32 scalar, steps skipped because their loss or gradient was not
             finite.
         skipped_in_a_row: int32 scalar, the current run of such steps.
+        swa: dict with `params` and `batch_stats`, the mean of the last epochs' ends;
+            () where a run has none, and in the training step.
     """
 
     step: Any
@@ -134,3 +136,4 @@ class TrainState(NamedTuple):
     ema_updates: Any
     skipped: Any
     skipped_in_a_row: Any
+    swa: Any = ()

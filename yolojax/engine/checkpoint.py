@@ -139,6 +139,8 @@ class Checkpoints:
 def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The averaged weights of a run, for prediction and evaluation.
 
+    The moving average, or the mean of the last epochs (SWA) where that was better.
+
     Args:
         path: a working directory (its best checkpoint is taken, else its latest) or
             one checkpoint, `workdir/checkpoints/<step>`.
@@ -173,12 +175,11 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
             raise ValueError(
                 f"no finished checkpoint {wanted or ''} in {folder}; {there}"
             )
-        step = steps[-1] if wanted is None else wanted
+        step: int = steps[-1] if wanted is None else wanted
         if wanted is None:
-            restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
-            with _reading(step, manager):
-                best = manager.restore(step, args=restore)["progress"].get("best_step")
+            best = _progress(manager, step).get("best_step")
             step = best if best in steps else step
+        progress = _progress(manager, step)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with _reading(step, manager):
             target = jax.tree.map(
@@ -187,8 +188,18 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
             )
             restore = ocp.args.Composite(state=ocp.args.StandardRestore(target))
             state = manager.restore(step, args=restore)["state"]
-    variables = jax.tree.map(np.asarray, state["ema"])
+    # A mean of the last epochs is one only at the end, where it was judged.
+    which = progress.get("best_weights", "ema")
+    which = which if progress.get("best_step") == step else "ema"
+    variables = jax.tree.map(np.asarray, state[which])
     return json.loads(config_file.read_text()), variables, step
+
+
+def _progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """The loop's bookkeeping of one checkpoint."""
+    restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
+    with _reading(step, manager):
+        return manager.restore(step, args=restore)["progress"]
 
 
 @contextlib.contextmanager
@@ -259,8 +270,17 @@ def _handlers() -> dict[str, Any]:
 
 
 def _to_dicts(state: TrainState) -> dict[str, Any]:
-    """The state as nested dicts; the optimiser's leaves are keyed by their path."""
-    tree = dict(state._asdict())
+    """The state as nested dicts; the optimiser's leaves are keyed by their path.
+
+    What only some runs have is left out where it is empty, so that a checkpoint that
+    is older than the field can be read.
+    """
+    optional = TrainState._field_defaults
+    tree = {
+        k: v
+        for k, v in state._asdict().items()
+        if k not in optional or jax.tree.leaves(v)
+    }
     leaves, _ = jax.tree_util.tree_flatten_with_path(state.opt_state)
     tree["opt_state"] = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     return tree
@@ -271,7 +291,7 @@ def _from_dicts(tree: dict[str, Any], like: TrainState) -> TrainState:
     leaves, structure = jax.tree_util.tree_flatten_with_path(like.opt_state)
     values = [tree["opt_state"][jax.tree_util.keystr(path)] for path, _ in leaves]
     opt_state = jax.tree_util.tree_unflatten(structure, values)
-    return TrainState(**{**tree, "opt_state": opt_state})
+    return like._replace(**{**tree, "opt_state": opt_state})
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
