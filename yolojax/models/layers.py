@@ -7,8 +7,10 @@ where `dtype` is float64).
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -84,6 +86,27 @@ class BatchNorm(nn.Module):
     def _moved(self, running: jax.Array, new: jax.Array) -> jax.Array:
         new = jax.lax.stop_gradient(new).astype(running.dtype)
         return running + self.momentum * (new - running)
+
+
+@contextlib.contextmanager
+def running_statistics(paths: Collection[str]) -> Iterator[None]:
+    """Within it some normalisations use their running statistics also in training.
+
+    Args:
+        paths: of `BatchNorm` modules, as `backbone/stem/norm`.
+    """
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, BatchNorm) and "/".join(module.path) in paths:
+            kwargs = {**kwargs, "train": False}
+        return call(*args, **kwargs)
+
+    if not paths:
+        yield
+        return
+    with nn.intercept_methods(intercept):
+        yield
 
 
 class Conv(nn.Module):

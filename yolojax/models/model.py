@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from yolojax.models.initial import anchor_prior, draw_variables
+from yolojax.models.layers import running_statistics
 from yolojax.ops.grid import Decoding, decode_maps
 
 Anchors = Sequence[Sequence[Sequence[float]]]
@@ -94,7 +95,12 @@ class Model:
         return {"params": tree["params"], "batch_stats": tree.get("batch_stats", {})}
 
     def apply(
-        self, variables: Mapping[str, Any], images: jax.Array, *, train: bool
+        self,
+        variables: Mapping[str, Any],
+        images: jax.Array,
+        *,
+        train: bool,
+        frozen: Collection[str] = (),
     ) -> tuple[tuple[jax.Array, ...], Any]:
         """Raw maps of every level, and the batch statistics after it.
 
@@ -103,6 +109,8 @@ class Model:
             images: float [b, h, w, 3] in [0, 1]; h and w divisible by `max_stride`.
             train: normalise by the batch and move the running statistics; otherwise
                 use them and return them as they are.
+            frozen: paths of normalisations, as `backbone/stem/norm`, that use their
+                running statistics and leave them as they are in training, too.
 
         Returns:
             Maps float32 [b, h / stride, w / stride, a, 5 + c], finest first, and
@@ -119,9 +127,10 @@ class Model:
         if not train:
             maps = self.module.apply(variables, images, train=False)
             return maps, variables["batch_stats"]
-        maps, changed = self.module.apply(
-            variables, images, train=True, mutable=["batch_stats"]
-        )
+        with running_statistics(frozen):
+            maps, changed = self.module.apply(
+                variables, images, train=True, mutable=["batch_stats"]
+            )
         return maps, changed.get("batch_stats", {})
 
     def decode(

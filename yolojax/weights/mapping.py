@@ -97,7 +97,7 @@ def yolov5_names(
     model: Model, shapes: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """`published_names` of a YOLOv5 v6.0."""
-    layers = dict(_layer_numbers(model))
+    layers = layer_numbers(model)
     names = {}
     for path in flatten(shapes or model.shapes()):
         _, part, block, *rest = path.split("/")
@@ -127,6 +127,25 @@ def described_names(
         inner = _inner(rest, modules[block])
         names[path] = ".".join([model.spec.prefixes[block], *inner])
     return names
+
+
+def layer_numbers(model: Model) -> dict[str, int]:
+    """The public number of each layer, by its path, as `backbone/stem` -> 0.
+
+    They count from 0 and as published, so layers without parameters count, too: for a
+    YOLOv5 those of its description, for networks from a description the rows of it,
+    for Darknet networks the sections after [net]. Layers of a number that has no
+    parameters may be missing.
+    """
+    if model.family == "yolov5":
+        return dict(_layer_numbers(model))
+    if model.family == "yaml":
+        # As in model.24.m.0.
+        return {path: int(p.split(".")[1]) for path, p in model.spec.prefixes.items()}
+    return {
+        f"{node.part}/{node.name}": int(node.name.removeprefix("layer"))
+        for node in model.spec.nodes
+    }
 
 
 def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
