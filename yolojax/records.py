@@ -136,4 +136,6 @@ class TrainState(NamedTuple):
     ema_updates: Any
     skipped: Any
     skipped_in_a_row: Any
+    loss_scale: Any = ()
+    sam: Any = ()
     swa: Any = ()

@@ -17,6 +17,9 @@ from jax.typing import ArrayLike
 
 from yolojax import lookup, trees
 from yolojax.optim import schedules, transforms
+from yolojax.optim.freeze import NOTHING, Frozen
+from yolojax.optim.loss_scale import LossScaling
+from yolojax.optim.sam import Sam
 from yolojax.optim.schedules import Schedule
 from yolojax.optim.transforms import Transform
 
@@ -33,11 +36,17 @@ class Optimizer(NamedTuple):
         stepped: from `step` to a bool scalar: whether the parameters move at the end
             of this iteration, and their moving average with them.
         rates: from `step` to float32 scalars by name, for the log.
+        frozen: what is trained is the parameters without these.
+        sam: what becomes of the gradient before `tx` has it; None: nothing.
+        loss_scaling: how the loss is scaled; None: not.
     """
 
     tx: Transform
     stepped: Callable[[ArrayLike], jax.Array]
     rates: Callable[[ArrayLike], dict[str, jax.Array]]
+    frozen: Frozen = NOTHING
+    sam: Sam | None = None
+    loss_scaling: LossScaling | None = None
 
 
 def group_labels(params: Mapping[str, Any]) -> dict[str, Any]:

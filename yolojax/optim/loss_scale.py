@@ -7,6 +7,8 @@ rounds if that is a power of two.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,18 @@ State = dict[str, jax.Array]
 
 # Where the loss as it is overflows, another scale is no help.
 LOWEST = 1.0
+
+
+class LossScaling(NamedTuple):
+    """How the scale moves.
+
+    Attributes:
+        initial: the scale to start from.
+        growth_steps: finite steps in a row after which it is doubled.
+    """
+
+    initial: float = 32768.0
+    growth_steps: int = 2000
 
 
 def init(initial: float) -> State:

@@ -34,11 +34,13 @@ class Sam:
         init: from parameters to its own state, () if there is none.
         gradient: `gradient(grads, gradient_at, params, state, step=..., share=...)`
             gives the new gradient and state: `grads` that at `params`, `step` the
-            iteration, `share` the learning rate over the largest one.
+            iteration, `share` the learning rate over `peak`.
+        peak: the base learning rate.
     """
 
     init: Callable[[Any], Any]
     gradient: Callable[..., tuple[Any, Any]]
+    peak: float = 1.0
 
 
 def _no_state(params: Any) -> tuple[()]:
@@ -165,8 +167,12 @@ METHODS: dict[str, Callable[..., Sam]] = {
 }
 
 
-def make_sam(chosen: Mapping[str, Any]) -> Sam | None:
+def make_sam(chosen: Mapping[str, Any], *, peak: float = 1.0) -> Sam | None:
     """The method of `config.optim.sam`, or None where that is empty.
+
+    Args:
+        chosen: `name`, an entry of `METHODS`, and the method's arguments.
+        peak: the base learning rate.
 
     Raises:
         ValueError: an unknown name or argument, or one out of range.
@@ -187,4 +193,4 @@ def make_sam(chosen: Mapping[str, Any]) -> Sam | None:
             raise ValueError(
                 f"{where}.{name} must be {kind}, at least {least}, not {value!r}"
             )
-    return method(**arguments)
+    return dataclasses.replace(method(**arguments), peak=peak)
