@@ -175,10 +175,10 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
             raise ValueError(
                 f"no finished checkpoint {wanted or ''} in {folder}; {there}"
             )
-        step: int = steps[-1] if wanted is None else wanted
+        step = steps[-1] if wanted is None else wanted
         if wanted is None:
             best = _progress(manager, step).get("best_step")
-            step = best if best in steps else step
+            step = best if isinstance(best, int) and best in steps else step
         progress = _progress(manager, step)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with _reading(step, manager):

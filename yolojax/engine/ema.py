@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from yolojax import lookup
+
+
+class Decay(NamedTuple):
+    """The arguments of `ema_decay`."""
+
+    decay: float
+    ramp: float
+
+
+# From the decay and ramp of a config to those that are used. With a decay of 0 the
+# average is the parameters and statistics themselves, to the bit.
+EMAS: dict[str, Callable[[float, float], Decay]] = {
+    "ramp": Decay,
+    "constant": lambda decay, ramp: Decay(decay, 0.0),
+    "none": lambda decay, ramp: Decay(0.0, 0.0),
+}
+
+
+def choose_decay(name: str, *, decay: float, ramp: float) -> Decay:
+    """What `config.ema` asks for.
+
+    Args:
+        name: `ramp`, as published; `constant`, the same decay from the first update
+            on; `none`, no average: the raw weights are evaluated and kept.
+        decay: the limit, in [0, 1).
+        ramp: see `ema_decay`.
+
+    Raises:
+        ValueError: there is no such average.
+    """
+    return lookup.pick(EMAS, name, "average (config.ema.name)")(decay, ramp)
 
 
 def ema_decay(updates: ArrayLike, *, decay: float, ramp: float) -> jax.Array:
@@ -19,10 +52,13 @@ def ema_decay(updates: ArrayLike, *, decay: float, ramp: float) -> jax.Array:
     Args:
         updates: number of the update, counted from 1.
         decay: the limit, in [0, 1).
-        ramp: updates after which the share has reached 63 % of the limit.
+        ramp: updates after which the share has reached 63 % of the limit; 0: it is
+            the limit throughout.
 
     Source: the rule of YOLOv5 v7.0, with decay 0.9999 and ramp 2000.
     """
+    if ramp == 0:
+        return jnp.float32(decay)
     number = jnp.asarray(updates, jnp.float32)
     # expm1 keeps the digits that 1 - exp loses in the first updates.
     return -decay * jnp.expm1(-number / ramp)
