@@ -123,7 +123,10 @@ class TrainState(NamedTuple):
         ema_updates: int32 scalar, how often the average was updated.
         skipped: int32 scalar, steps skipped because their loss or gradient was not
             finite.
-        skipped_in_a_row: int32 scalar, the current run of such steps.
+        skipped_in_a_row: int32 scalar, the current run of such steps; those of a loss
+            scale that can still fall are left out.
+        loss_scale: state of the loss scaling, see `optim.loss_scale`; () without it.
+        sam: state of `optim.sam`; () where the method has none.
         swa: dict with `params` and `batch_stats`, the mean of the last epochs' ends;
             () where a run has none, and in the training step.
     """
