@@ -18,10 +18,11 @@ FLOORS = [
     {"optim", "metrics", "weights", "compression"},
     {"engine", "vis"},
     {"hyperparameters"},
-    {"settings", "datasets"},
+    {"settings", "datasets", "control"},
     {"recipe"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing"},
+    {"results", "souping"},
     {"training", "converting"},
 ]
 ENTRIES = len(FLOORS)

@@ -16,6 +16,7 @@ from yolojax.augment.adversarial import Attack
 from yolojax.augment.boxes import BoxRule
 from yolojax.augment.policy import make_augment
 from yolojax.augment.reading import swapped_classes
+from yolojax.control import make_decay
 from yolojax.engine import device_cache, scales, sharding
 from yolojax.engine.step import Augment, Step, make_train_step
 from yolojax.losses.darknet import yolov3_loss, yolov4_loss
@@ -174,6 +175,7 @@ def make_step(
         image_size: (height, width) that the network sees; None: that of the config.
     """
     optimizer = make_optimizer(settings, model, steps_per_epoch)
+    decay = make_decay(settings)
     step = make_train_step(
         apply=model.apply,
         loss=make_loss(settings, model),
@@ -187,8 +189,8 @@ def make_step(
             ),
             mesh,
         ),
-        ema_decay=settings["ema"]["decay"],
-        ema_ramp=settings["ema"]["ramp"],
+        ema_decay=decay.decay,
+        ema_ramp=decay.ramp,
         mosaic_steps=mosaic_steps(settings, steps_per_epoch),
         total_steps=settings["epochs"] * steps_per_epoch,
         seed=settings["seed"],

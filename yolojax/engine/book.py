@@ -60,7 +60,7 @@ class Bookkeeping:
         if finite:
             self.epoch = [self.epoch[0] + values["loss"], self.epoch[1] + 1.0]
         for name, value in values.items():
-            if name not in ("finite", "boxes_cut") and finite:
+            if name not in ("finite", "boxes_cut", "scale_fell") and finite:
                 self._sum(name, value)
 
     def take_window(self) -> dict[str, float]:

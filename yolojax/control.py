@@ -1,0 +1,43 @@
+"""From the settings of a config to what controls its run, checked before all else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from yolojax.engine import judging, swa
+from yolojax.engine.ema import Decay, choose_decay
+from yolojax.engine.judging import Judges
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Check early stopping, keep-best, and both kinds of average.
+
+    Raises:
+        ValueError: an unknown metric or average, a metric without anything to evaluate
+            it on, or more averaged epochs than there are.
+    """
+    make_judges(settings)
+    make_decay(settings)
+    swa.check_epochs(settings["swa"]["epochs"], num_epochs(settings))
+
+
+def num_epochs(settings: Mapping[str, Any]) -> int:
+    """Epochs of the run, over all its stages."""
+    stages = settings["stages"]
+    return sum(s.get("epochs", 0) for s in stages) if stages else settings["epochs"]
+
+
+def make_judges(settings: Mapping[str, Any]) -> Judges:
+    """What decides which checkpoint is best and when to stop."""
+    has_val = bool(settings["data"]["val"])
+    return judging.make_judges(
+        best=settings["checkpoint"]["best"],
+        evaluates=has_val and settings["evaluate"]["every_epochs"] > 0,
+        **settings["early_stopping"],
+    )
+
+
+def make_decay(settings: Mapping[str, Any]) -> Decay:
+    """The decay of the moving average."""
+    return choose_decay(**settings["ema"])
