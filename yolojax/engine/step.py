@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from yolojax import trees
 from yolojax.augment.adversarial import Attack
 from yolojax.engine.ema import update_ema
+from yolojax.optim import freeze, loss_scale
 from yolojax.optim.build import Optimizer
 from yolojax.optim.transforms import tree_where
 from yolojax.records import Batch, Stored, TrainState, num_pictures
@@ -26,7 +29,7 @@ def init_state(variables: Mapping[str, Any], optimizer: Optimizer) -> TrainState
 
     Args:
         variables: `params` and `batch_stats`, float32.
-        optimizer: gives its own initial state.
+        optimizer: gives its own initial state, of the parameters that it trains.
     """
     params = jax.tree.map(jnp.asarray, variables["params"])
     batch_stats = jax.tree.map(jnp.asarray, variables["batch_stats"])
@@ -35,15 +38,19 @@ def init_state(variables: Mapping[str, Any], optimizer: Optimizer) -> TrainState
         "params": jax.tree.map(jnp.copy, params),
         "batch_stats": jax.tree.map(jnp.copy, batch_stats),
     }
+    trained, _ = freeze.split(params, optimizer.frozen.parameters)
+    scaling, sam = optimizer.loss_scaling, optimizer.sam
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=optimizer.tx.init(params),
+        opt_state=optimizer.tx.init(trained),
         ema=ema,
         ema_updates=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
+        loss_scale=loss_scale.init(scaling.initial) if scaling else (),
+        sam=sam.init(trained) if sam else (),
     )
 
 
@@ -75,16 +82,21 @@ def make_train_step(
     total_steps: int,
     seed: int,
     attack: Attack | None = None,
+    first_step: int = 0,
+    levels: Sequence[str] = (),
+    per_picture: bool = False,
 ) -> Step:
     """The step from state and uint8 batch to the next state and numbers for the log.
 
-    A step whose loss or gradient is not finite leaves everything but the counters as
-    it was.
+    A step whose loss or gradient is not finite leaves everything but the counters and
+    the loss scale as it was.
 
     Args:
-        apply: `apply(variables, images, train=True)` -> raw maps, batch statistics.
-        loss: `loss(maps, boxes, labels, valid)` -> scalar, named scalars.
-        optimizer: see `optim.build`.
+        apply: `apply(variables, images, train=True)` -> raw maps, batch statistics;
+            takes `frozen`, too, where statistics are.
+        loss: `loss(maps, boxes, labels, valid)` -> scalar, named arrays.
+        optimizer: see `optim.build`; it says what is frozen, and whether the loss is
+            scaled and the gradient that of SAM.
         augment: `augment(key, batch, mosaic_on=..., progress=...)` -> batch, number of
             boxes cut.
         ema_decay: limit of the moving average's decay.
@@ -94,10 +106,18 @@ def make_train_step(
         seed: all random numbers follow from it, the step and the picture's position.
         attack: changes a share of the augmented pictures against the network as it is,
             see `adversarial.make_attack`.
+        first_step: the step that is 0 to the optimiser.
+        levels: names of the head's levels, for the log.
+        per_picture: whether to pass each picture's loss on, where the loss gives it.
 
     Returns:
         A function to jit; the log's numbers are float32 scalars, `finite` among them.
+        With `per_picture`, they hold it, float32 [b], and `image_id`, int32 [b]. With
+        loss scaling `scale_fell` says that a skipped step is no sign of anything wrong.
     """
+    frozen, sam, scaling = optimizer.frozen, optimizer.sam, optimizer.loss_scaling
+    if frozen.norms:
+        apply = functools.partial(apply, frozen=frozen.norms)
 
     def step(
         state: TrainState, batch: Batch | Stored
@@ -110,23 +130,46 @@ def make_train_step(
         if attack is not None:
             network = {"params": state.params, "batch_stats": state.batch_stats}
             pictures = attack(key, apply, loss, network, pictures)
+        trained, still = freeze.split(state.params, frozen.parameters)
+        now = state.step - first_step if first_step else state.step
+        rates = optimizer.rates(now)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
+            variables = {
+                "params": freeze.merge(params, still),
+                "batch_stats": state.batch_stats,
+            }
             maps, stats = apply(variables, pictures.image, train=True)
             total, parts = loss(maps, pictures.boxes, pictures.labels, pictures.valid)
-            return total, (parts, stats)
+            scaled = total * state.loss_scale["scale"] if scaling else total
+            return scaled, (total, parts, stats)
 
-        (total, (parts, stats)), grads = jax.value_and_grad(objective, has_aux=True)(
-            state.params
-        )
+        def gradient(params: Any) -> tuple[Any, Any]:
+            (_, found), grads = jax.value_and_grad(objective, has_aux=True)(params)
+            if scaling:
+                share = 1.0 / state.loss_scale["scale"]
+                grads = jax.tree.map(lambda g: g * share, grads)
+            return grads, found
+
+        # The statistics move with the first pass only, whatever SAM does.
+        grads, (total, parts, stats) = gradient(trained)
+        sam_state = state.sam
+        if sam is not None:
+            grads, sam_state = sam.gradient(
+                grads,
+                lambda params: gradient(params)[0],
+                trained,
+                state.sam,
+                step=now,
+                share=rates["learning_rate"] / sam.peak,
+            )
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updates, opt_state = optimizer.tx.update(
-            grads, state.opt_state, state.params, step=state.step
+            grads, state.opt_state, trained, step=now
         )
-        params = optax.apply_updates(state.params, updates)
-        moved = finite & optimizer.stepped(state.step)
+        params = freeze.merge(optax.apply_updates(trained, updates), still)
+        moved = finite & optimizer.stepped(now)
         averaged = update_ema(
             state.ema,
             params,
@@ -135,7 +178,15 @@ def make_train_step(
             decay=ema_decay,
             ramp=ema_ramp,
         )
+        if frozen.parameters:
+            averaged = _keep_equal(averaged, state.ema, params, stats, frozen)
         bad = 1 - finite.astype(jnp.int32)
+        # A loss scale that is on its way down is no reason to give up.
+        telling = bad
+        if scaling:
+            telling = bad * (
+                1 - loss_scale.can_fall(state.loss_scale).astype(jnp.int32)
+            )
         new = TrainState(
             step=state.step + 1,
             params=tree_where(finite, params, state.params),
@@ -144,7 +195,8 @@ def make_train_step(
             ema=tree_where(moved, averaged, state.ema),
             ema_updates=state.ema_updates + moved.astype(jnp.int32),
             skipped=state.skipped + bad,
-            skipped_in_a_row=(state.skipped_in_a_row + 1) * bad,
+            skipped_in_a_row=(state.skipped_in_a_row + telling) * bad,
+            sam=tree_where(finite, sam_state, state.sam),
         )
         pictures_seen = num_pictures(batch)
         numbers = {
@@ -153,8 +205,68 @@ def make_train_step(
             "gradient_norm": norm,
             "boxes_cut": cut.astype(jnp.float32),
             "finite": finite.astype(jnp.float32),
-            **optimizer.rates(state.step),
+            **rates,
+            **_update_ratios(updates, trained),
+            **_targets_of_levels(parts, levels),
         }
+        if scaling:
+            new = new._replace(
+                loss_scale=loss_scale.update(
+                    state.loss_scale, finite, growth_steps=scaling.growth_steps
+                )
+            )
+            numbers["loss_scale"] = state.loss_scale["scale"]
+            numbers["scale_fell"] = (bad - telling).astype(jnp.float32)
+        if per_picture and "per_picture" in parts:
+            numbers["per_picture"] = parts["per_picture"]
+            numbers["image_id"] = pictures.image_id
         return new, numbers
 
     return step
+
+
+def _keep_equal(
+    averaged: Any, ema: Any, params: Any, stats: Any, frozen: freeze.Frozen
+) -> dict[str, Any]:
+    """The average, whose rounding must not move what it has reached and is frozen."""
+
+    def kept(tree: Any, before: Any, now: Any, paths: Collection[str]) -> Any:
+        leaves, old, new = (trees.flatten(t) for t in (tree, before, now))
+        exact = {
+            path: jnp.where(old[path] == new[path], old[path], leaves[path])
+            for path in paths
+        }
+        return freeze.merge(tree, exact)
+
+    still = {p for p in trees.flatten(stats) if p.rpartition("/")[0] in frozen.norms}
+    return {
+        "params": kept(averaged["params"], ema["params"], params, frozen.parameters),
+        "batch_stats": kept(averaged["batch_stats"], ema["batch_stats"], stats, still),
+    }
+
+
+def _update_ratios(updates: Any, params: Any) -> dict[str, jax.Array]:
+    """The norm of the update over that of the parameters, of kernels, biases, scales.
+
+    Parameters that are all 0 count as if they had the norm 1e-12.
+    """
+    ratios: dict[str, jax.Array] = {}
+    moves, sizes = trees.flatten(updates), trees.flatten(params)
+    for group in sorted({path.rpartition("/")[2] for path in moves}):
+        paths = [path for path in moves if path.rpartition("/")[2] == group]
+        move, size = (optax.tree.norm([t[p] for p in paths]) for t in (moves, sizes))
+        ratios[f"update_ratio/{group}"] = move / jnp.maximum(size, 1e-12)
+    return ratios
+
+
+def _targets_of_levels(
+    parts: Mapping[str, jax.Array], levels: Sequence[str]
+) -> dict[str, jax.Array]:
+    """How many targets the loss gave each level, where it says so."""
+    targets = parts.get("targets")
+    if targets is None or targets.shape != (len(levels),):
+        return {}
+    return {
+        f"targets/{name}": targets[i].astype(jnp.float32)
+        for i, name in enumerate(levels)
+    }
