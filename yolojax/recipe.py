@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from yolojax.engine import device_cache, scales, sharding
 from yolojax.engine.step import Augment, Step, make_train_step
 from yolojax.losses.darknet import yolov3_loss, yolov4_loss
 from yolojax.losses.detection import scale_gains, yolov5_loss
+from yolojax.losses.table import read_parts
 from yolojax.models.model import Model
 from yolojax.optim.build import Optimizer, build_optimizer
 from yolojax.settings import mosaic_steps
@@ -50,8 +51,18 @@ LOSSES = {
 }
 
 
-def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
+def make_loss(
+    settings: Mapping[str, Any],
+    model: Model,
+    class_counts: Sequence[int] | None = None,
+) -> Any:
     """The loss `f(maps, boxes, labels, valid)` of the config.
+
+    Args:
+        settings: a complete config.
+        model: the network.
+        class_counts: training boxes of each class, for weights that go by them; where
+            not given, of all classes the same.
 
     Raises:
         ValueError: an unknown loss or argument, or a loss for heads of another kind
@@ -59,6 +70,8 @@ def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
     """
     chosen = settings["loss"]
     entry = lookup.pick(LOSSES, chosen["name"], "loss")
+    counts = class_counts or [1] * model.num_classes
+    parts, class_weights = read_parts(chosen, counts)
     arguments = {
         "anchors": model.anchors,
         "strides": model.strides,
@@ -71,6 +84,8 @@ def make_loss(settings: Mapping[str, Any], model: Model) -> Any:
         "box_gain": chosen["box"],
         "objectness_gain": chosen["objectness"],
         "class_gain": chosen["classes"],
+        "parts": parts,
+        "class_weights": class_weights,
     }
     if model.decoding.sizes not in entry.sizes:
         fitting = [n for n, e in LOSSES.items() if model.decoding.sizes in e.sizes]
@@ -163,6 +178,7 @@ def make_step(
     max_boxes: int,
     steps_per_epoch: int,
     image_size: scales.Size | None = None,
+    class_counts: Sequence[int] | None = None,
 ) -> tuple[Step, Optimizer]:
     """The jitted training step of the config, and its optimiser.
 
@@ -173,12 +189,13 @@ def make_step(
         max_boxes: room for boxes of a picture before augmentation.
         steps_per_epoch: steps of one pass over the data.
         image_size: (height, width) that the network sees; None: that of the config.
+        class_counts: see `make_loss`.
     """
     optimizer = make_optimizer(settings, model, steps_per_epoch)
     decay = make_decay(settings)
     step = make_train_step(
         apply=model.apply,
-        loss=make_loss(settings, model),
+        loss=make_loss(settings, model, class_counts),
         optimizer=optimizer,
         augment=device_cache.on_each_device(
             make_augmentation(

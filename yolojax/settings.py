@@ -264,8 +264,9 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
         fits = isinstance(value, (int, float))
         value = float(value) if fits else value
     elif isinstance(default, tuple):
-        # One size for both sides; one preset is a policy.
-        one = {"image_size": int, "augment.policy": str}.get(path)
+        # One size for both sides; one preset is a policy, one rule gives all weights.
+        kinds = {"image_size": int, "augment.policy": str, "loss.class_weights": str}
+        one = kinds.get(path)
         if one is not None and isinstance(value, one):
             value = (value,)
         fits = isinstance(value, (tuple, list))

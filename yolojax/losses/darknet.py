@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from yolojax.losses.priors import (
     overlaps_any,
     place_boxes,
 )
+from yolojax.losses.table import PARTS, PartLosses
+from yolojax.losses.weights import weight_of_labels
 from yolojax.ops.boxes import centres_to_corners, corners_to_centres
 from yolojax.ops.grid import decode_level, decode_offsets
 from yolojax.ops.iou import paired_ciou, paired_iou
@@ -45,6 +48,8 @@ def yolov3_loss(
     match_threshold: float = 1.0,
     label_smoothing: float = 0.0,
     focal_gamma: float = 0.0,
+    parts: PartLosses = PARTS,
+    class_weights: Sequence[float] = (),
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Box, objectness and class loss of YOLOv3, and its parts.
 
@@ -86,6 +91,9 @@ def yolov3_loss(
             takes a box beyond the best one.
         label_smoothing: see `smooth_one_hot`.
         focal_gamma: see `binary_cross_entropy`; of classes.
+        parts: other losses than the published ones; a pair's quality is its IoU.
+        class_weights: factor of the class part of each cell, by the class of the box
+            that owns it.
 
     Returns:
         loss: the parts' sum times the batch size.
@@ -120,6 +128,8 @@ def yolov3_loss(
             objectness_smooth=0.0,
             label_smoothing=label_smoothing,
             focal_gamma=focal_gamma,
+            parts=parts,
+            class_weights=tuple(class_weights),
         ),
     )
 
@@ -143,6 +153,8 @@ def yolov4_loss(
     objectness_smooth: float = 0.0,
     label_smoothing: float = 0.0,
     focal_gamma: float = 0.0,
+    parts: PartLosses = PARTS,
+    class_weights: Sequence[float] = (),
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Box, objectness and class loss of YOLOv4, and its parts.
 
@@ -168,6 +180,8 @@ def yolov4_loss(
             target of positives, as a constant; the rest is 1.
         label_smoothing: see `smooth_one_hot`.
         focal_gamma: see `binary_cross_entropy`; of classes.
+        parts: see `yolov3_loss`.
+        class_weights: see `yolov3_loss`.
 
     Returns:
         See `yolov3_loss`.
@@ -196,6 +210,8 @@ def yolov4_loss(
             objectness_smooth=objectness_smooth,
             label_smoothing=label_smoothing,
             focal_gamma=focal_gamma,
+            parts=parts,
+            class_weights=tuple(class_weights),
         ),
     )
 
@@ -212,6 +228,8 @@ class _Settings(NamedTuple):
     objectness_smooth: float
     label_smoothing: float
     focal_gamma: float
+    parts: PartLosses
+    class_weights: tuple[float, ...]
 
 
 class _Pairs(NamedTuple):
@@ -234,7 +252,8 @@ class _Pairs(NamedTuple):
     share: Float[Array, "b 1 1 n"]
 
 
-_BoxLoss = Callable[[_Pairs, str], Float[Array, "b l a n"]]
+_Corners = tuple[Float[Array, "b l a n 4"], Float[Array, "b l a n 4"]]
+_BoxLoss = Callable[[_Pairs, _Corners], Float[Array, "b l a n"]]
 
 
 def _cell_loss(
@@ -267,18 +286,21 @@ def _cell_loss(
     flat = tuple(raw.reshape(batch, -1, channels) for raw in maps)
     rows, logits = read_cells(flat, positives.index)
     pairs = _make_pairs(rows, centres, positives, grids=grids, settings=settings)
-    box = jnp.where(positives.owns, box_loss(pairs, settings.sizes), 0)
+    other = settings.parts
+    corners = _corners(pairs, settings.sizes)
+    box = other.box(*corners) if other.box else box_loss(pairs, corners)
+    box = jnp.where(positives.owns, box, 0)
 
     truth = positive.astype(dtype)
+    overlap = jax.lax.stop_gradient(paired_iou(*corners))
     if settings.objectness_smooth > 0:
-        overlap = jax.lax.stop_gradient(_overlap(pairs, settings.sizes))
         missing = settings.objectness_smooth * (1 - overlap)
         sizes = [level.shape[1] for level in flat]
         truth = truth - spread_values(missing, positives.index, sizes)
     ignored = overlaps_any(
         _decode_cells(maps, settings), boxes, valid, settings.ignore_threshold
     )
-    entropy = binary_cross_entropy(logits, truth)
+    entropy = (other.objectness or binary_cross_entropy)(logits, truth)
     entropy = jnp.where(positive | ~ignored, entropy, 0)
 
     class_truth = class_targets(
@@ -288,10 +310,15 @@ def _cell_loss(
         label_smoothing=settings.label_smoothing,
         dtype=dtype,
     )
-    scores = rows[..., OBJECTNESS + 1 :]
-    classes = binary_cross_entropy(
-        scores, class_truth, focal_gamma=settings.focal_gamma
+    if other.quality:
+        class_truth *= overlap[..., None]
+    class_loss = other.classes or functools.partial(
+        binary_cross_entropy, focal_gamma=settings.focal_gamma
     )
+    classes = class_loss(rows[..., OBJECTNESS + 1 :], class_truth)
+    if settings.class_weights:
+        weights = weight_of_labels(labels, settings.class_weights, dtype)
+        classes *= weights[:, None, None, :, None]
     classes = jnp.where(positives.owns[..., None], classes, 0)
 
     pictures = max(batch, 1) * NOMINAL_BATCH
@@ -330,28 +357,22 @@ def _make_pairs(
     )
 
 
-def _squared_box_loss(pairs: _Pairs, sizes: str) -> Float[Array, "b l a n"]:
+def _squared_box_loss(pairs: _Pairs, corners: _Corners) -> Float[Array, "b l a n"]:
     """Box loss of YOLOv3: cross entropy of places, squared error of logarithms."""
-    del sizes
+    del corners
     place = (pairs.centres + (pairs.scale - 1) / 2) / pairs.scale
     entropy = binary_cross_entropy(pairs.logits[..., :2], jnp.clip(place, 0, 1))
     error = pairs.logits[..., 2:] - jnp.log(pairs.sizes / pairs.anchors)
     return (2 - pairs.share) * jnp.sum(entropy + error**2 / 2, axis=-1)
 
 
-def _ciou_box_loss(pairs: _Pairs, sizes: str) -> Float[Array, "b l a n"]:
+def _ciou_box_loss(pairs: _Pairs, corners: _Corners) -> Float[Array, "b l a n"]:
     """Box loss of YOLOv4: 1 less the complete IoU."""
-    return 1 - paired_ciou(*_corners(pairs, sizes))
+    del pairs
+    return 1 - paired_ciou(*corners)
 
 
-def _overlap(pairs: _Pairs, sizes: str) -> Float[Array, "b l a n"]:
-    """IoU of predictions and boxes."""
-    return paired_iou(*_corners(pairs, sizes))
-
-
-def _corners(
-    pairs: _Pairs, sizes: str
-) -> tuple[Float[Array, "b l a n 4"], Float[Array, "b l a n 4"]]:
+def _corners(pairs: _Pairs, sizes: str) -> _Corners:
     """Predictions and boxes, in cells."""
     predicted = decode_offsets(
         pairs.logits, pairs.anchors, scale=pairs.scale, sizes=sizes

@@ -13,10 +13,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.losses.assign import Assignment, assign_anchors, local_targets
-from yolojax.losses.boxes import predicted_ciou
+from yolojax.losses.boxes import predicted_boxes
 from yolojax.losses.cells import Maps, add_rows, gather_rows, set_values
 from yolojax.losses.classification import binary_cross_entropy, smooth_one_hot
-from yolojax.ops.boxes import corners_to_centres
+from yolojax.losses.table import PARTS, PartLosses
+from yolojax.losses.weights import weight_of_labels
+from yolojax.ops.boxes import centres_to_corners, corners_to_centres
+from yolojax.ops.iou import paired_ciou
 
 # Where objectness stands in `x y w h objectness classes`.
 OBJECTNESS = 4
@@ -88,6 +91,8 @@ def yolov5_loss(
     class_positive_weight: float = 1.0,
     objectness_positive_weight: float = 1.0,
     balance: Sequence[float] | None = None,
+    parts: PartLosses = PARTS,
+    class_weights: Sequence[float] = (),
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Sum over the batch of box, objectness and class loss, and its parts.
 
@@ -117,6 +122,9 @@ def yolov5_loss(
         objectness_positive_weight: see `binary_cross_entropy`.
         balance: weight of each level's objectness; published values for up to
             5 levels if not given.
+        parts: other losses than the published ones. The objectness target stays the
+            CIoU, and a pair's quality is that, too.
+        class_weights: factor of the class part of each pair, by the class of its box.
 
     Returns:
         loss: the gained parts' sum times the batch size, as published.
@@ -153,8 +161,16 @@ def yolov5_loss(
     num_pairs = jnp.sum(assignment.valid, axis=2, dtype=jnp.int32)
     targets = jnp.sum(num_pairs, axis=0)
 
+    cross_entropy = functools.partial(binary_cross_entropy, focal_gamma=focal_gamma)
     settings = _Settings(
-        tuple(grids), num_anchors, label_smoothing, focal_gamma, class_positive_weight
+        tuple(grids),
+        num_anchors,
+        label_smoothing,
+        parts._replace(
+            classes=parts.classes
+            or functools.partial(cross_entropy, positive_weight=class_positive_weight)
+        ),
+        tuple(class_weights),
     )
     truth = _Truth(
         assignment=_pad_to_chunks(assignment),
@@ -166,21 +182,19 @@ def yolov5_loss(
         num_chunks=(jnp.max(num_pairs) + CHUNK - 1) // CHUNK,
     )
     box, classes, objectness, overlap = _pair_parts(settings, flat, truth)
-    entropy = binary_cross_entropy(
-        objectness,
-        overlap,
-        positive_weight=objectness_positive_weight,
-        focal_gamma=focal_gamma,
+    objectness_loss = parts.objectness or functools.partial(
+        cross_entropy, positive_weight=objectness_positive_weight
     )
+    entropy = objectness_loss(objectness, overlap)
     num_cells = [cells.shape[1] for cells in flat]
     weight = [w / (batch * n) for w, n in zip(level_gains, num_cells, strict=True)]
     weight = jnp.asarray(np.repeat(weight, num_cells)[None], dtype)
-    pictures = {
+    shares = {
         "box": box_gain * box,
         "objectness": objectness_gain * jnp.sum(entropy * weight, axis=1),
         "class": class_gain * classes,
     }
-    return sum_pictures(pictures, batch, targets)
+    return sum_pictures(shares, batch, targets)
 
 
 def sum_pictures(
@@ -209,8 +223,8 @@ class _Settings(NamedTuple):
     grids: tuple[tuple[int, int], ...]
     num_anchors: int
     label_smoothing: float
-    focal_gamma: float
-    class_positive_weight: float
+    parts: PartLosses
+    class_weights: tuple[float, ...]
 
 
 class _Truth(NamedTuple):
@@ -332,21 +346,25 @@ def _chunk_parts(
     scores: Float[Array, "b l k c"],
 ) -> tuple[Float[Array, "b l k"], Float[Array, " b"], Float[Array, " b"]]:
     """CIoU of each pair, and the chunk's share of each picture's box and class part."""
-    overlap = predicted_ciou(places, chunk.anchors, chunk.targets)
-    box = jnp.sum(chunk.share * (1 - overlap), axis=(1, 2))
+    boxes = predicted_boxes(places, chunk.anchors)
+    corners = centres_to_corners(chunk.targets)
+    overlap = paired_ciou(boxes, corners)
+    parts = settings.parts
+    losses = 1 - overlap if parts.box is None else parts.box(boxes, corners)
+    box = jnp.sum(chunk.share * losses, axis=(1, 2))
     num_classes = scores.shape[-1]
-    if num_classes == 1:
+    if num_classes == 1 or parts.classes is None:
         return overlap, box, jnp.zeros_like(box)
-    entropy = binary_cross_entropy(
-        scores,
-        smooth_one_hot(
-            chunk.labels,
-            num_classes,
-            label_smoothing=settings.label_smoothing,
-            dtype=scores.dtype,
-        ),
-        positive_weight=settings.class_positive_weight,
-        focal_gamma=settings.focal_gamma,
+    truth = smooth_one_hot(
+        chunk.labels,
+        num_classes,
+        label_smoothing=settings.label_smoothing,
+        dtype=scores.dtype,
     )
-    classes = jnp.sum(chunk.share * jnp.mean(entropy, axis=-1), axis=(1, 2))
-    return overlap, box, classes
+    if parts.quality:
+        truth *= jnp.maximum(jax.lax.stop_gradient(overlap), 0)[..., None]
+    share = chunk.share
+    if settings.class_weights:
+        share *= weight_of_labels(chunk.labels, settings.class_weights, share.dtype)
+    classes = jnp.mean(parts.classes(scores, truth), axis=-1)
+    return overlap, box, jnp.sum(share * classes, axis=(1, 2))
