@@ -165,7 +165,7 @@ def test_a_finished_run_can_be_evaluated_and_used(tmp_path, monkeypatch):
         assert done.stderr.count(line) == times, name
     for name in ("summary.json", "evaluation.json", "metrics.csv", "classes.json"):
         assert (tmp_path / "run" / name).stat().st_size
-    for name in ("curves.png", "predictions.png", "labels.png"):
+    for name in ("results.png", "predictions.png", "labels.png"):
         assert (tmp_path / "run" / "plots" / name).stat().st_size
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["finished"] and summary["steps"] == 6

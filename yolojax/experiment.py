@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolojax import datasets, lookup
+from yolojax import control, datasets, lookup
 from yolojax.data import check, pipeline
 from yolojax.data.room import CACHES, Room
 from yolojax.data.sampling import epoch_length
@@ -229,6 +229,7 @@ def build(
     training_sizes(settings, trial)
     make_attack(settings)
     make_augmentation(settings, 1)
+    control.check(settings)
     mesh = make_mesh(settings)
 
     # Labels first, pictures last: what takes long comes after all checks.
@@ -237,8 +238,6 @@ def build(
         datasets.open_source(settings, "val") if settings["data"]["val"] else None
     )
     model = make_model(settings, source.class_names)
-    if val_source is None and settings["early_stopping"]["patience"]:
-        raise ValueError("config.early_stopping.patience needs config.data.val")
     if val_source is not None and val_source.class_names != source.class_names:
         raise ValueError(
             f"train has the classes {', '.join(source.class_names)}, "

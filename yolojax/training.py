@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -10,29 +11,38 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from yolojax import datasets, experiment, inference
+from yolojax import control, datasets, experiment, recipe, results
 from yolojax import settings as config
-from yolojax.data.decode import decode_image
-from yolojax.datasets import Data
-from yolojax.engine import checkpoint, evaluate, loop, timing
-from yolojax.engine.log import RunLog, write_json
+from yolojax.engine import (
+    checkpoint,
+    device_cache,
+    evaluate,
+    loop,
+    sharding,
+    swa,
+    timing,
+)
+from yolojax.engine.book import Bookkeeping
+from yolojax.engine.feed import Feed
+from yolojax.engine.log import RunLog
+from yolojax.engine.pictures import PictureLosses
 from yolojax.engine.progress import Progress, counter
+from yolojax.engine.step import augmentation_of_step
 from yolojax.experiment import Experiment
-from yolojax.metrics.detection import GroundTruth, format_table, jsonable
-from yolojax.vis import draw, plots
-from yolojax.vis.cells import draw_cell
-
-# Weights of mAP50 and mAP50-95 in what "best" means, as published for YOLOv5.
-FITNESS = {"mAP50": 0.1, "mAP50_95": 0.9}
+from yolojax.metrics.detection import GroundTruth
+from yolojax.records import TrainState
 
 Evaluation = Callable[[Any], dict[str, Any]]
 
 
-def fitness(metrics: Mapping[str, float]) -> float:
-    """What decides which checkpoint is the best: 0.1 mAP50 + 0.9 mAP50-95."""
-    return sum(weight * metrics[name] for name, weight in FITNESS.items())
+_MORE = {
+    "steps": "for more, raise config.epochs",
+    "patience": "it stopped early, by config.early_stopping",
+    "max_hours": "its time was used up; for more, raise config.max_hours",
+}
 
 
 def train(settings: Mapping[str, Any], workdir: Path) -> int:
@@ -57,15 +67,19 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     describe(run)
     state = run.initial_state()
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
-    book = loop.Bookkeeping()
+    plan, judges, book = make_plan(run), control.make_judges(settings), Bookkeeping()
+    if settings["swa"]["epochs"]:
+        state = state._replace(swa=state.ema)
     restored = checkpoints.restore(state)
     if restored is not None:
-        state, book = restored.state, loop.Bookkeeping(**restored.progress)
-        if int(state.step) >= run.total_steps and (workdir / "summary.json").exists():
+        state, book = restored.state, Bookkeeping.restored(restored.progress)
+        reason = loop.why_finished(int(state.step), book, plan, judges)
+        if reason and (workdir / "summary.json").exists():
             checkpoints.close()
-            print(f"{workdir} is finished; for more, raise config.epochs")
+            print(f"{workdir} is finished; {_MORE[reason]}")
             return 0
         print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
+    pictures = PictureLosses(len(run.train.source), book.pictures)
     feed = run.feed(state)
     # Only now: a config whose cache was refused must not stand in the way of the next.
     config.write_config(settings, workdir)
@@ -80,7 +94,9 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         feed.fill(progress)
     book_before = book.seconds
     start, writes = int(state.step), jax.process_index() == 0
-    evaluation = make_evaluation(run)
+    evaluation, val_loss = make_evaluation(run), make_val_loss(run)
+    average = make_average(run, state, feed)
+    state = state._replace(swa=())
     with (
         RunLog(
             workdir,
@@ -95,19 +111,22 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         ) as progress,
     ):
         if start == 0 and settings["log"]["pictures"] and writes:
-            draw_labels(run.train, workdir)
+            results.draw_labels(run.train, workdir)
         outcome = loop.fit(
             state,
             step=run.step_at,
             batches=batches,
             put=feed.put,
-            evaluate=evaluation and (lambda state: _numbers(evaluation(state.ema))),
-            fitness=fitness,
+            evaluate=evaluation
+            and (lambda v: _numbers(evaluation(v)) | {"loss": val_loss(v)}),
+            judges=judges,
             checkpoints=checkpoints,
             log=log,
             progress=progress,
-            plan=make_plan(run),
+            plan=plan,
             book=book,
+            pictures=pictures,
+            average=average,
             advice=lambda filled: timing.advice(
                 settings["data"]["cache"],
                 num_threads=datasets.num_threads(settings),
@@ -117,14 +136,16 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         )
         checkpoints.close()
         batches.close()
-        if not outcome.finished:
+        if not outcome.reason:
             step = int(outcome.state.step)
             name = signal.Signals(outcome.signal).name
             print(f"stopped by {name} at step {step}; saved.")
             print("The same command goes on from there.")
             return 128 + outcome.signal
         minutes = (book_before + time.monotonic() - began) / 60
-        finish(run, evaluation, workdir, outcome, log, minutes)
+        if outcome.reason != "steps":
+            print(_stopped(outcome, settings))
+        results.finish(run, evaluation, workdir, outcome, pictures, log, minutes)
     return 0
 
 
@@ -164,7 +185,7 @@ def make_plan(run: Experiment) -> loop.Plan:
         evaluate_every=run.settings["evaluate"]["every_epochs"] * run.steps_per_epoch,
         save_every=chosen["every_steps"]
         or chosen["every_epochs"] * run.steps_per_epoch,
-        patience=run.settings["early_stopping"]["patience"],
+        max_seconds=3600 * run.settings["max_hours"],
     )
 
 
@@ -194,92 +215,88 @@ def make_evaluation(run: Experiment) -> Evaluation | None:
     return evaluation
 
 
+def make_val_loss(run: Experiment) -> Callable[[Any], float]:
+    """A function from variables to their loss on val, without augmentation.
+
+    A forward pass over val more than the evaluation needs, and one more compile for
+    each shape of its batches: the verdict on a run is read from it.
+    """
+    data = run.val
+    if data is None:
+        return lambda variables: math.nan
+    value = evaluate.make_loss_step(
+        run.model, recipe.make_loss(run.settings, run.model), run.mesh
+    )
+    batches = datasets.make_eval_batches(
+        run.settings, data, stride=run.model.max_stride
+    )
+    return lambda variables: evaluate.mean_loss(
+        value, variables, batches, mesh=run.mesh
+    )
+
+
+def make_average(
+    run: Experiment, state: TrainState, feed: Feed
+) -> swa.WeightAverage | None:
+    """The mean of the last epochs' weights, where the config asks for one."""
+    epochs, every = run.settings["swa"]["epochs"], run.steps_per_epoch
+    if not epochs:
+        return None
+    start = (control.num_epochs(run.settings) - epochs) * every
+
+    def recompute(variables: Mapping[str, Any]) -> Any:
+        """Statistics over an epoch's batches, as training would see them next."""
+        batches = (
+            (feed.put(next(feed.batches)), number) for number in np.arange(every)
+        )
+        move = make_statistics(run)
+        return swa.mean_statistics(
+            lambda stats, batch: move(variables["params"], stats, *batch),
+            variables["batch_stats"],
+            batches,
+        )
+
+    return swa.WeightAverage(
+        state.swa or state.ema, start=start, every=every, recompute=recompute
+    )
+
+
+def make_statistics(run: Experiment) -> Callable[..., Any]:
+    """The jitted function from parameters, statistics, batch and step to statistics."""
+    augment = device_cache.on_each_device(
+        recipe.make_augmentation(
+            run.settings, run.max_boxes, num_classes=run.model.num_classes
+        ),
+        run.mesh,
+    )
+    total = control.num_epochs(run.settings) * run.steps_per_epoch
+
+    def move(params: Any, stats: Any, batch: Any, step: Any) -> Any:
+        key, options = augmentation_of_step(
+            total + jnp.asarray(step, jnp.int32),
+            seed=run.settings["seed"],
+            mosaic_steps=config.mosaic_steps(run.settings, run.steps_per_epoch),
+            total_steps=total,
+        )
+        pictures, _ = augment(key, batch, **options)
+        variables = {"params": params, "batch_stats": stats}
+        return run.model.apply(variables, pictures.image, train=True)[1]
+
+    return jax.jit(move, out_shardings=sharding.replicated(run.mesh))
+
+
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {k: v for k, v in metrics.items() if isinstance(v, float)}
 
 
-def finish(
-    run: Experiment,
-    evaluation: Evaluation | None,
-    workdir: Path,
-    outcome: loop.Outcome,
-    log: RunLog,
-    minutes: float,
-) -> None:
-    """Evaluate the best weights, draw the pictures, write the summary."""
-    final: dict[str, Any] = {}
-    if run.val is not None and evaluation is not None:
-        # Not of the last state but of the checkpoint that is handed on.
-        loaded = inference.load(workdir)
-        final = evaluation(loaded.variables)
-        print(f"\nbest weights (step {loaded.step}) on val:")
-        print(format_table(final, run.val.source.class_names))
-        if jax.process_index() == 0:
-            write_json(workdir / "evaluation.json", jsonable(final))
-            count = run.settings["log"]["pictures"]
-            draw_predictions(loaded, run.val, workdir, count)
-    if jax.process_index() > 0:
-        return
-    plots.plot_curves(workdir / "metrics.csv", workdir / "plots" / "curves.png")
-    log.write_summary(
-        {
-            "finished": True,
-            "stopped_early": outcome.stopped_early,
-            "steps": int(outcome.state.step),
-            "best_step": outcome.book.best_step,
-            "skipped_steps": int(outcome.state.skipped),
-            "boxes_cut": outcome.book.boxes_cut,
-            "minutes": minutes,
-            "model": run.model.name,
-            "seed": run.settings["seed"],
-            **{k: v for k, v in final.items() if isinstance(v, int | float)},
-        }
+def _stopped(outcome: loop.Outcome, settings: Mapping[str, Any]) -> str:
+    """Why the run ended before its last step."""
+    at = f"at step {int(outcome.state.step)}"
+    if outcome.reason == "max_hours":
+        hours = settings["max_hours"]
+        return f"stopped {at}: config.max_hours={hours:g} is used up"
+    chosen = settings["early_stopping"]
+    return (
+        f"stopped early {at}: {chosen['metric']} was no better {chosen['patience']} "
+        f"times in a row (config.early_stopping)"
     )
-    print(f"\nfinished in {minutes:.1f} minutes. Results in {workdir}:")
-    print("  summary.json, metrics.csv, plots/curves.png")
-    if run.val is not None:
-        print("  evaluation.json")
-        if run.settings["log"]["pictures"]:
-            print("  plots/predictions.png: what the detector finds on val")
-    if outcome.book.boxes_cut:
-        print(
-            f"{outcome.book.boxes_cut:.0f} boxes found no room after augmentation: "
-            f"raise config.augment.max_boxes"
-        )
-    if run.settings["message"]:
-        print(f"\n{run.settings['message'].format(workdir=workdir)}")
-
-
-def draw_labels(data: Data, workdir: Path) -> None:
-    """Draw how often each class occurs and how large its boxes are."""
-    examples = [data.source[i] for i in data.keep.tolist()]
-    shares = [
-        e.boxes / np.tile(np.array(e.size[::-1], np.float32), 2) for e in examples
-    ]
-    plots.plot_labels(
-        np.concatenate(shares),
-        np.concatenate([e.labels for e in examples]),
-        data.source.class_names,
-        workdir / "plots" / "labels.png",
-    )
-
-
-def draw_predictions(
-    loaded: inference.Loaded, data: Data, workdir: Path, count: int
-) -> None:
-    """Draw what `predict` would find on the first `count` pictures."""
-    if not count:
-        return
-    predictor = inference.Predictor(
-        loaded, score_threshold=0.25, iou_threshold=0.45, batch_size=min(count, 8)
-    )
-    pictures = [decode_image(data.source[i].image) for i in data.keep.tolist()[:count]]
-    cells = [
-        draw_cell(picture, boxes, labels, scores, loaded.class_names)
-        for group in inference.grouped(pictures, predictor.batch_size)
-        for picture, (boxes, labels, scores) in zip(
-            group, predictor(group), strict=True
-        )
-    ]
-    sheet = draw.contact_sheet(cells, 4)
-    draw.save_image(workdir / "plots" / "predictions.png", sheet)

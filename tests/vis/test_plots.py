@@ -14,53 +14,12 @@ def read_png(path):
     return image
 
 
-def write_metrics(path, rows):
-    names = "step,loss,loss/box,learning_rate,val/mAP50,val/mAP50_95,time/wait_share"
-    path.write_text(names + "\n" + "".join(rows))
-    return path
-
-
-def test_curves_of_a_run_become_a_picture(tmp_path):
-    rows = [
-        f"{s},{2 / s},{1 / s},0.01,{'' if s % 5 else s / 99},{''},0.02\n"
-        for s in range(1, 60)
-    ]
-    metrics = write_metrics(tmp_path / "metrics.csv", rows)
-    output = plots.plot_curves(metrics, tmp_path / "plots" / "curves.png")
-    image = read_png(output)
-    assert min(image.shape[:2]) > 500 and image.std() > 10
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [],
-        ["10,1,1,0.1,,,0\n"],
-        ["10,nan,inf,0.1,nan,nan,nan\n", "20,nan,nan,0.1,nan,nan,nan\n"],
-        ["10,1000,1,0.1,,,1\n", "20,0.001,1,0.1,,,1\n", "30,0.0"],
-    ],
-    ids=["no-row", "one-row", "not-finite", "wide-range-and-half-a-line"],
-)
-def test_curves_of_odd_runs_are_drawn_without_a_warning(tmp_path, rows):
-    metrics = write_metrics(tmp_path / "metrics.csv", rows)
-    read_png(plots.plot_curves(metrics, tmp_path / "curves.png"))
-
-
 def test_series_leave_out_empty_cells_and_half_a_line(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,a,b\n1,0.5,\n2,,3\n4,oops,4\n5,0.25,1")
     series = plots.read_series(path)
     assert [values.tolist() for values in series["a"]] == [[1.0], [0.5]]
     assert [values.tolist() for values in series["b"]] == [[2.0, 4.0], [3.0, 4.0]]
-
-
-def test_a_missing_and_a_foreign_file_are_clear_errors(tmp_path):
-    with pytest.raises(ValueError, match="no such file"):
-        plots.plot_curves(tmp_path / "metrics.csv", tmp_path / "a.png")
-    (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="a column 'step'"):
-        plots.plot_curves(tmp_path / "metrics.csv", tmp_path / "a.png")
-    assert not (tmp_path / "a.png").exists()
 
 
 @pytest.mark.parametrize("length", [3, 10, 200])

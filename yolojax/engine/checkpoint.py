@@ -294,10 +294,6 @@ def _from_dicts(tree: dict[str, Any], like: TrainState) -> TrainState:
     return like._replace(**{**tree, "opt_state": opt_state})
 
 
-def _is_nothing(part: Any) -> bool:
-    return isinstance(part, tuple) and not part
-
-
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 

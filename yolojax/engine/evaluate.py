@@ -19,6 +19,7 @@ from yolojax.ops.nms import non_max_suppression
 from yolojax.records import Batch, Detections
 
 Predict = Callable[[Any, Batch], Detections]
+ValLoss = Callable[[Any, Batch], jax.Array]
 
 
 class Detector(Protocol):
@@ -97,6 +98,47 @@ def make_predict_step(
         return jitted(variables, batch.image, batch.size, batch.origin, batch.image_id)
 
     return predict
+
+
+def make_loss_step(model: Detector, loss: Callable[..., Any], mesh: Mesh) -> ValLoss:
+    """The jitted function from variables and a batch to its loss a picture.
+
+    Args:
+        model: the detector.
+        loss: `loss(maps, boxes, labels, valid)` -> sum over the batch, and its parts.
+        mesh: the devices.
+
+    Returns:
+        `value(variables, batch)`: float32 [2], the loss a picture times the number of
+        pictures, and that number. Padding counts as pictures without a box in the
+        first, so that the last batch of a pass tells a little less.
+    """
+
+    def value(variables: Any, batch: Batch) -> jax.Array:
+        picture = batch.image.astype(jnp.float32) / jnp.float32(255)
+        maps, _ = model.apply(variables, picture, train=False)
+        total, _ = loss(maps, batch.boxes, batch.labels, batch.valid)
+        count = jnp.sum(batch.image_id >= 0).astype(jnp.float32)
+        return jnp.stack([total / len(batch.image_id) * count, count])
+
+    return jax.jit(value, out_shardings=sharding.replicated(mesh))
+
+
+def mean_loss(
+    value: ValLoss, variables: Any, batches: Iterable[Batch], *, mesh: Mesh
+) -> float:
+    """The mean loss of the pictures, as the network sees them when it is used.
+
+    Args:
+        value: from `make_loss_step`.
+        variables: parameters and batch statistics.
+        batches: the pictures, without augmentation; this process's share.
+        mesh: that of `value`.
+    """
+    variables = sharding.put_replicated(variables, mesh)
+    sums = [value(variables, sharding.put_batch(batch, mesh)) for batch in batches]
+    total, count = np.sum(np.asarray(jax.device_get(sums), np.float64), axis=0)
+    return float(total / count)
 
 
 def to_original(boxes: jax.Array, size: jax.Array, origin: jax.Array) -> jax.Array:

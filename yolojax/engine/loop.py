@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import math
 import os
 import signal
 import time
@@ -12,11 +11,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
+from yolojax.engine.book import UNJUDGED, Bookkeeping
 from yolojax.engine.checkpoint import Checkpoints
+from yolojax.engine.judging import Judges
 from yolojax.engine.log import RunLog
+from yolojax.engine.pictures import PictureLosses
 from yolojax.engine.progress import Progress
 from yolojax.engine.step import Step
+from yolojax.engine.swa import WeightAverage
 from yolojax.engine.timing import MUCH_WAITING, StepClock, Times
 from yolojax.records import TrainState, num_pictures
 
@@ -36,7 +41,7 @@ class Plan:
         log_every: steps between rows of metrics.csv.
         evaluate_every: steps between evaluations; the last step always has one.
         save_every: steps between checkpoints; so do evaluations, and the last step.
-        patience: evaluations without a better result after which the run stops.
+        max_seconds: time after which the run ends, over all its parts; 0: any.
     """
 
     total_steps: int
@@ -44,56 +49,14 @@ class Plan:
     log_every: int
     evaluate_every: int
     save_every: int
-    patience: int
+    max_seconds: float = 0.0
 
-    def due(self, step: int, every: int) -> bool:
-        """Whether something that comes `every` so many steps comes after `step`."""
-        return every > 0 and (step % every == 0 or step == self.total_steps)
+    def due(self, step: int, every: int, last: bool = False) -> bool:
+        """Whether something that comes `every` so many steps comes after `step`.
 
-
-@dataclasses.dataclass
-class Bookkeeping:
-    """What the loop must remember besides the state; saved in every checkpoint.
-
-    Attributes:
-        best: largest fitness so far; -1 before the first evaluation.
-        best_step: its step.
-        since_best: evaluations since then.
-        boxes_cut: boxes that did not fit, over the whole run.
-        seconds: time spent in the loop, over all parts of the run.
-        window: sums of the numbers since the last row of the log, and their count.
-        best_metrics: numbers of the best evaluation.
-    """
-
-    best: float = -1.0
-    best_step: int = 0
-    since_best: int = 0
-    boxes_cut: float = 0.0
-    seconds: float = 0.0
-    window: dict[str, float] = dataclasses.field(default_factory=dict)
-    best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def add(self, numbers: Mapping[str, Any]) -> None:
-        """Add a step's numbers to the window; those of a skipped step only count."""
-        values = {name: float(value) for name, value in numbers.items()}
-        self.boxes_cut += values["boxes_cut"]
-        finite = values["finite"] > 0
-        self._sum("steps", 1.0)
-        self._sum("skipped", 0.0 if finite else 1.0)
-        for name, value in values.items():
-            if name not in ("finite", "boxes_cut") and finite:
-                self._sum(name, value)
-
-    def take_window(self) -> dict[str, float]:
-        """Means over the window, which starts anew."""
-        sums, self.window = self.window, {}
-        skipped = sums.pop("skipped", 0.0)
-        counted = sums.pop("steps", 0.0) - skipped
-        means = {k: v / counted if counted else math.nan for k, v in sums.items()}
-        return {**means, "skipped_steps": skipped, "boxes_cut": self.boxes_cut}
-
-    def _sum(self, name: str, value: float) -> None:
-        self.window[name] = self.window.get(name, 0.0) + value
+        The last step has everything that comes at all.
+        """
+        return every > 0 and (step % every == 0 or step == self.total_steps or last)
 
 
 class Interruption:
@@ -126,13 +89,29 @@ class NotFinite(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ended: at its `state`, `finished` or by a `signal`, and its records."""
+    """How a run ended, and its records.
+
+    Attributes:
+        state: at the end.
+        book: what the loop remembered.
+        reason: why the run is finished: `steps`, `patience` or `max_hours`; empty where
+            a signal stopped it.
+        signal: its number, or 0.
+    """
 
     state: TrainState
     book: Bookkeeping
-    finished: bool
-    stopped_early: bool
+    reason: str
     signal: int
+
+
+def why_finished(number: int, book: Bookkeeping, plan: Plan, judges: Judges) -> str:
+    """The reason of `Outcome` for which a run ends after `number` steps; else empty."""
+    if number >= plan.total_steps:
+        return "steps"
+    if judges.exhausted(book):
+        return "patience"
+    return "max_hours" if 0 < plan.max_seconds <= book.seconds else ""
 
 
 def fit(
@@ -141,13 +120,15 @@ def fit(
     step: Callable[[int], Step],
     batches: Any,
     put: Callable[[Any], Any],
-    evaluate: Callable[[TrainState], dict[str, float]] | None,
-    fitness: Callable[[Mapping[str, float]], float],
+    evaluate: Callable[[Any], dict[str, float]] | None,
+    judges: Judges,
     checkpoints: Checkpoints,
     log: RunLog,
     progress: Progress,
     plan: Plan,
     book: Bookkeeping,
+    pictures: PictureLosses,
+    average: WeightAverage | None,
     advice: Callable[[bool], str],
 ) -> Outcome:
     """Train from `state` to the end of the plan, an early stop or a signal.
@@ -157,13 +138,15 @@ def fit(
         step: from the number of steps done to the next jitted one.
         batches: iterator of host batches with `get_state()` and `stats`.
         put: from a host batch to the devices.
-        evaluate: numbers of the averaged weights; None: never.
-        fitness: what of these numbers decides which checkpoint is best.
+        evaluate: numbers of such variables as `state.ema`; None: never.
+        judges: decide which checkpoint is best and when to stop.
         checkpoints: where to save.
         log: where the numbers go.
         progress: what the user sees.
         plan: when things happen.
         book: what an earlier part of the run remembered.
+        pictures: the last loss of each picture.
+        average: of the last epochs' weights; None: none.
         advice: what to change where steps wait for data; takes whether an epoch has
             passed in this part of the run.
 
@@ -176,17 +159,17 @@ def fit(
     clock = StepClock(lambda: batches.stats)
     window = epoch = first = clock.read()
     before, began = book.seconds, time.monotonic()
-    stopped_early = plan.patience > 0 and book.since_best >= plan.patience
+    reason, stopped = why_finished(number, book, plan, judges), 0
 
     def settle(most: int) -> None:
         while len(pending) > most:
             at, numbers = pending.popleft()
-            numbers = jax.device_get(numbers)
+            numbers = _take_pictures(jax.device_get(numbers), pictures)
             book.add(numbers)
-            _count_bad(bad, at, float(numbers["finite"]) > 0, progress)
+            _count_bad(bad, at, numbers, progress)
 
     with Interruption() as interruption:
-        while number < plan.total_steps and not stopped_early:
+        while not reason and not stopped:
             with clock.waiting():
                 batch = next(batches)
             batch = clock.moved(put, batch)
@@ -202,32 +185,66 @@ def fit(
                 window, spent = now, now.since(window)
                 tip = advice(epoch is not first)
                 _log(number, log, book, spent, progress, tip)
+            best = False
             if plan.due(number, plan.steps_per_epoch):
                 settle(0)
                 now = clock.read()
                 epoch, spent = now, now.since(epoch)
-                _log_epoch(number, log, spent)
-            evaluated = evaluate is not None and plan.due(number, plan.evaluate_every)
-            if evaluated and evaluate is not None:
+                _log_epoch(number, log, spent, pictures)
+                mean = {"loss": book.take_epoch()}
+                best = judges.see(book, number, mean, train=True)
+                if average is not None:
+                    average.add(number, state.params)
+            book.seconds = _agreed(before + time.monotonic() - began, plan, number)
+            reason = why_finished(number, book, plan, judges)
+            due = plan.due(number, plan.evaluate_every, last=bool(reason))
+            evaluated = due and evaluate is not None
+            if due and evaluate is not None:
                 with clock.excluding():
-                    _judge(number, evaluate(state), fitness, book, log, progress)
-                stopped_early = 0 < plan.patience <= book.since_best
-            saved = plan.due(number, plan.save_every) or number == plan.total_steps
-            if saved or evaluated or interruption.signal:
+                    _judge(number, evaluate(state.ema), judges, book, log, progress)
+                reason = reason or why_finished(number, book, plan, judges)
+            if reason and average is not None:
+                with clock.excluding():
+                    _judge_average(number, average, evaluate, judges, book, progress)
+            stopped = interruption.signal
+            saved = plan.due(number, plan.save_every) or best or evaluated
+            if saved or reason or stopped:
                 settle(0)
-                book.seconds = before + time.monotonic() - began
                 with clock.excluding():
-                    _save(state, batches, checkpoints, book, log)
-            if interruption.signal:
-                break
+                    kept = state._replace(swa=average.variables if average else ())
+                    _save(kept, batches, checkpoints, book, pictures, log)
     checkpoints.wait()
-    finished = stopped_early or number >= plan.total_steps
-    return Outcome(state, book, finished, stopped_early, interruption.signal)
+    return Outcome(state, book, reason, stopped)
 
 
-def _count_bad(bad: list[int], at: int, finite: bool, progress: Progress) -> None:
-    if finite:
+def _take_pictures(
+    numbers: Mapping[str, Any], pictures: PictureLosses
+) -> dict[str, Any]:
+    """The scalars of a step; the losses of its pictures are noted."""
+    scalars = dict(numbers)
+    losses, image_id = scalars.pop("per_picture", None), scalars.pop("image_id", None)
+    if losses is not None and image_id is not None:
+        pictures.add(image_id, losses)
+    return scalars
+
+
+def _agreed(seconds: float, plan: Plan, number: int) -> float:
+    """The time spent, on which several hosts agree when they are to log."""
+    if jax.process_count() == 1 or not plan.max_seconds:
+        return seconds
+    if not plan.due(number, plan.log_every):
+        return min(seconds, plan.max_seconds * (1 - 1e-6))
+    return float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))
+
+
+def _count_bad(
+    bad: list[int], at: int, numbers: Mapping[str, Any], progress: Progress
+) -> None:
+    if float(numbers["finite"]) > 0:
         bad.clear()
+        return
+    if float(numbers.get("scale_fell", 0.0)) > 0:
+        # The loss scale of float16 finds its place so; nothing is wrong.
         return
     bad.append(at)
     progress.message(f"step {at}: loss or gradient not finite; step skipped")
@@ -259,35 +276,66 @@ def _log(
     )
 
 
-def _log_epoch(number: int, log: RunLog, times: Times) -> None:
-    """The same account for an epoch."""
+def _log_epoch(number: int, log: RunLog, times: Times, pictures: PictureLosses) -> None:
+    """The same account for an epoch, and how the pictures' losses are spread."""
     row = {"seconds": times.seconds, **times.columns()}
-    log.write(number, {f"time/epoch_{name}": value for name, value in row.items()})
+    timed = {f"time/epoch_{name}": value for name, value in row.items()}
+    log.write(number, pictures.quantiles() | timed)
 
 
 def _judge(
     number: int,
     metrics: dict[str, float],
-    fitness: Callable[[Mapping[str, float]], float],
+    judges: Judges,
     book: Bookkeeping,
     log: RunLog,
     progress: Progress,
 ) -> None:
     """Log an evaluation and note whether it is the best so far."""
-    value = fitness(metrics)
-    better = math.isfinite(value) and value > book.best
-    if better:
-        book.best, book.best_step, book.since_best = value, number, 0
-        book.best_metrics = metrics
-    else:
-        book.since_best += 1
+    better = judges.see(book, number, _named(metrics), train=False)
     log.write(number, {f"val/{name}": v for name, v in metrics.items()})
-    shown = "  ".join(
-        f"{name} {metrics[name]:.4f}"
-        for name in ("mAP50", "mAP50_95")
-        if name in metrics
+    progress.message(
+        f"step {number}: {_shown(metrics)}{'  (best so far)' if better else ''}"
     )
-    progress.message(f"step {number}: {shown}{'  (best so far)' if better else ''}")
+
+
+def _judge_average(
+    number: int,
+    average: WeightAverage,
+    evaluate: Callable[[Any], dict[str, float]] | None,
+    judges: Judges,
+    book: Bookkeeping,
+    progress: Progress,
+) -> None:
+    """Take the mean of the last epochs where it is better than all before."""
+    count = average.snapshots(number)
+    if not count:
+        progress.message("SWA: the run ended before the first of its epochs")
+        return
+    average.finish()
+    if evaluate is None or judges.best.of_training:
+        # Nothing to compare by: what was asked for is what is handed on.
+        book.best_step, book.best_weights = number, "swa"
+        progress.message(f"SWA: the mean of {count} epochs is taken, not compared")
+        return
+    metrics = evaluate(average.variables)
+    before, name = book.best, judges.best.name
+    better = judges.see_best(book, number, _named(metrics), weights="swa")
+    progress.message(
+        f"SWA: the mean of {count} epochs has {_shown(metrics)}; by {name} it is "
+        f"{'better than all before and is taken' if better else 'no better'} "
+        f"({abs(judges.best.score(_named(metrics))):.4f}, before {abs(before):.4f})"
+    )
+
+
+def _named(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of an evaluation as `judging.METRICS` calls them."""
+    return {"val_loss" if k == "loss" else k: v for k, v in metrics.items()}
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    names = [name for name in ("mAP50", "mAP50_95", "loss") if name in metrics]
+    return "  ".join(f"{name} {metrics[name]:.4f}" for name in names)
 
 
 def _save(
@@ -295,12 +343,14 @@ def _save(
     batches: Any,
     checkpoints: Checkpoints,
     book: Bookkeeping,
+    pictures: PictureLosses,
     log: RunLog,
 ) -> None:
+    book.pictures = pictures.to_text()
     checkpoints.save(
         state,
         data=batches.get_state(),
         progress=dataclasses.asdict(book),
-        fitness=book.best if book.best_step == int(state.step) else -1.0,
+        fitness=book.best if book.best_step == int(state.step) else UNJUDGED,
     )
     log.flush()

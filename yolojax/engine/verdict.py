@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ class Verdict(NamedTuple):
         """For the user, with the rule."""
         advice = ADVICE[self.name]
         tip = f" What may help: {advice}." if advice else ""
-        return f"verdict: {self.name} ({self.why}).{tip}\n  {RULE}"
+        rule = textwrap.fill(RULE, 86, initial_indent="  ", subsequent_indent="  ")
+        return f"verdict: {self.name} ({self.why}).{tip}\n{rule}"
 
 
 def judge_curves(

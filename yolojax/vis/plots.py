@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ LINE_COLOURS = (4, 5, 2, 6, 0, 1)
 
 
 @contextlib.contextmanager
-def _figure(output: Path, rows: int, columns: int, size: tuple[float, float]):
+def open_figure(output: Path, rows: int, columns: int, size: tuple[float, float]):
     """A figure's axes, saved to `output` at the end; no window, nothing left open."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -113,140 +113,19 @@ def read_series(path: str | os.PathLike[str]) -> dict[str, Series]:
     }
 
 
-def plot_curves(
-    metrics_path: str | os.PathLike[str], output: str | os.PathLike[str]
-) -> Path:
-    """Draws a run's curves over its steps, and gives the path of the PNG.
-
-    Panels: losses (columns `loss` and `loss/...`; raw in pale, smoothed in full
-    colour), average precision (names that end in
-    `mAP50` or `mAP50_95`), learning rates (`rate/...`,
-    `learning_rate...`), and the share of time spent waiting for data (names that end
-    in `wait_share`). A panel without a value says so.
-
-    Args:
-        metrics_path: a metrics.csv; see `engine.log.RunLog`.
-        output: the PNG; its folder is made where it is missing.
-
-    Raises:
-        ValueError: no such file, or not one of ours.
-    """
-    series = read_series(metrics_path)
-    output = Path(output)
-    with _figure(output, 2, 2, (11, 7)) as (_, axes):
-        _plot_losses(axes[0, 0], series)
-        _plot_precision(axes[0, 1], series)
-        _plot_rates(axes[1, 0], series)
-        _plot_waiting(axes[1, 1], series)
-        for axis in axes.flat:
-            _finish_steps(axis, series)
-    return output
+def line_colour(index: int) -> str:
+    """The colour of a panel's line, as `#rrggbb`; after some they come again."""
+    return hex_colour(LINE_COLOURS[index % len(LINE_COLOURS)])
 
 
-def _chosen(
-    series: dict[str, Series], *beginnings: str
-) -> Iterator[tuple[str, Series, str]]:
-    """Short name, values and line colour of the columns that begin so."""
-    names = [name for name in series if name.startswith(beginnings)]
-    for index, name in enumerate(names):
-        yield name.split("/", 1)[-1], series[name], _line_colour(index)
-
-
-def _line_colour(index: int) -> str:
-    return _hex(LINE_COLOURS[index % len(LINE_COLOURS)])
-
-
-def _hex(label: int) -> str:
+def hex_colour(label: int) -> str:
+    """The colour of a class, as `#rrggbb`."""
     red, green, blue = class_colour(label)
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _plot_losses(axis: Any, series: dict[str, Series]) -> None:
-    axis.set_title("Loss")
-    for name, (steps, values), colour in _chosen(series, "loss"):
-        smoothed = smooth(values, len(values) / 60)
-        many = len(values) >= 20
-        if many:
-            axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
-        axis.plot(
-            steps,
-            smoothed if many else values,
-            color=colour,
-            linewidth=1.8,
-            marker="." if len(values) <= 5 else "",
-            label=name,
-        )
-    _log_if_wide(axis, series)
-
-
-def _log_if_wide(axis: Any, series: dict[str, Series]) -> None:
-    """A logarithmic axis where the values span more than two orders."""
-    values = [v for name, (_, v) in series.items() if name.startswith("loss")]
-    finite = np.concatenate(values or [np.zeros(0)])
-    finite = finite[np.isfinite(finite)]
-    if len(finite) and finite.min() > 0 and finite.max() > 100 * finite.min():
-        axis.set_yscale("log")
-
-
-def _plot_precision(axis: Any, series: dict[str, Series]) -> None:
-    axis.set_title("Average precision on val")
-    names = [name for name in series if name.endswith(("mAP50", "mAP50_95"))]
-    for index, name in enumerate(names):
-        steps, values = series[name]
-        colour = _line_colour(index)
-        short = name.split("/", 1)[-1].replace("50_95", "50-95")
-        label = short
-        if np.isfinite(values).any():
-            best = int(np.nanargmax(values))
-            label = f"{short}, best {values[best]:.3f} at step {steps[best]:.0f}"
-            axis.plot(steps[best], values[best], "o", color=colour, markersize=6)
-        marker = "." if len(values) <= 60 else ""
-        axis.plot(
-            steps, values, color=colour, linewidth=1.8, marker=marker, label=label
-        )
-    if names:
-        axis.set_ylim(0, 1)
-
-
-def _plot_rates(axis: Any, series: dict[str, Series]) -> None:
-    axis.set_title("Learning rate")
-    chosen = _chosen(series, "rate", "learning_rate")
-    for index, (name, (steps, values), colour) in enumerate(chosen):
-        # Rates often agree; the later one is dashed so that both show.
-        style = "-" if index == 0 else (0, (4, 1 + index))
-        axis.plot(
-            steps, values, color=colour, linewidth=1.8, linestyle=style, label=name
-        )
-    axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-
-
-def _plot_waiting(axis: Any, series: dict[str, Series]) -> None:
-    axis.set_title("Time spent waiting for data")
-    names = [name for name in series if name.endswith("wait_share")]
-    for name in names:
-        steps, values = series[name]
-        percent = np.where(np.isfinite(values), values, 0.0) * 100
-        label = f"mean {percent.mean():.1f} %, highest {percent.max():.1f} %"
-        axis.fill_between(steps, 0, percent, color=_hex(1), alpha=0.35, linewidth=0)
-        axis.plot(steps, percent, color=_hex(4), linewidth=1.2, label=label)
-        # The first steps wait for the first pictures; they must not flatten the rest.
-        usual = float(np.quantile(percent, 0.98))
-        axis.set_ylim(0, min(100.0, max(5.0, usual * 1.3)))
-    if names:
-        axis.set_ylabel("% of the step")
-
-
-def _finish_steps(axis: Any, series: dict[str, Series]) -> None:
-    axis.set_xlabel("step")
-    last = max((float(steps[-1]) for steps, _ in series.values()), default=1.0)
-    axis.set_xlim(0, max(last, 1.0) * 1.01)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="best")
-    else:
-        _say_empty(axis, "nothing logged")
-
-
-def _say_empty(axis: Any, text: str) -> None:
+def say_empty(axis: Any, text: str) -> None:
+    """Write into a panel that there is nothing to draw."""
     axis.text(
         0.5,
         0.5,
@@ -291,7 +170,7 @@ def plot_labels(
     counts = np.bincount(labels, minlength=len(class_names))
     output = Path(output)
     height = 4.6 if len(counts) <= 25 else 6.4
-    with _figure(output, 1, 3, (14, height)) as (figure, axes):
+    with open_figure(output, 1, 3, (14, height)) as (figure, axes):
         counted, placed, sized = axes[0]
         _plot_counts(counted, counts, class_names)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -314,12 +193,12 @@ def _plot_counts(axis: Any, counts: np.ndarray, class_names: Sequence[str]) -> N
     title = f"{total:,} boxes, {len(counts)} classes"
     axis.set_title(title + (f" ({missing} without a box)" if missing else ""))
     if not total:
-        _say_empty(axis, "no box")
+        say_empty(axis, "no box")
         return
     order = np.argsort(-counts, kind="stable")
     named = order[:MAX_NAMED_CLASSES]
     places = np.arange(len(named))
-    colours = [_hex(int(label)) for label in named]
+    colours = [hex_colour(int(label)) for label in named]
     axis.barh(places, counts[named], color=colours, height=0.8)
     names = [_plain(class_title(class_names, int(c), _has_glyph)) for c in named]
     size = 8 if len(named) <= 25 else 7
@@ -353,7 +232,7 @@ def _plot_density(figure: Any, axis: Any, points: np.ndarray) -> None:
     axis.set_aspect("equal")
     points = points[np.isfinite(points).all(axis=1)].clip(0, 1)
     if not len(points):
-        _say_empty(axis, "no box")
+        say_empty(axis, "no box")
         return
     bins = int(np.clip(math.sqrt(len(points)), 12, 60))
     density, edges_x, edges_y = np.histogram2d(

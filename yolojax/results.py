@@ -1,0 +1,211 @@
+"""What a finished run leaves: its evaluation, its pictures, a verdict, a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolojax import inference
+from yolojax.data.decode import decode_image
+from yolojax.datasets import Data
+from yolojax.engine import loop, verdict
+from yolojax.engine.log import RunLog, read_metrics, write_json
+from yolojax.engine.pictures import PictureLosses
+from yolojax.experiment import Experiment
+from yolojax.inference import Loaded, Predictor
+from yolojax.metrics.detection import format_table, jsonable
+from yolojax.vis import draw, plots, results
+from yolojax.vis.cells import draw_cell
+
+# Pictures that go through the network together; 0.25 and 0.45 are what `predict` uses.
+_TOGETHER = 8
+# Two pictures side by side, as labelled and as predicted.
+_PAIR = (240, 484)
+
+
+def finish(
+    run: Experiment,
+    evaluation: Any,
+    workdir: Path,
+    outcome: loop.Outcome,
+    pictures: PictureLosses,
+    log: RunLog,
+    minutes: float,
+) -> None:
+    """Evaluate the best weights, draw the pictures, write the summary.
+
+    Args:
+        run: what was trained.
+        evaluation: from variables to their numbers on val; None without one.
+        workdir: the run's directory, with its checkpoints.
+        outcome: how it ended.
+        pictures: the last loss of each training picture.
+        log: of the run.
+        minutes: what it took.
+    """
+    final: dict[str, Any] = {}
+    # Not the last state but the checkpoint that is handed on.
+    loaded = inference.load(workdir)
+    if run.val is not None and evaluation is not None:
+        final = evaluation(loaded.variables)
+        which = " (SWA)" if outcome.book.best_weights == "swa" else ""
+        print(f"\nbest weights (step {loaded.step}{which}) on val:")
+        print(format_table(final, run.val.source.class_names))
+    if jax.process_index() > 0:
+        return
+    if final:
+        write_json(workdir / "evaluation.json", jsonable(final))
+    drawn = draw_pictures(run, loaded, pictures, workdir)
+    found = verdict_of(workdir)
+    results.plot_results(workdir / "metrics.csv", workdir / "plots" / "results.png")
+    log.write_summary(
+        {
+            "finished": True,
+            "stopped_early": outcome.reason == "patience",
+            "reason": outcome.reason,
+            "steps": int(outcome.state.step),
+            "best_step": outcome.book.best_step,
+            "weights": outcome.book.best_weights,
+            "skipped_steps": int(outcome.state.skipped),
+            "boxes_cut": outcome.book.boxes_cut,
+            "minutes": minutes,
+            "model": run.model.name,
+            "seed": run.settings["seed"],
+            "verdict": found.name,
+            **{k: v for k, v in final.items() if isinstance(v, int | float)},
+        }
+    )
+    print(f"\n{found.text()}")
+    print(f"\nfinished in {minutes:.1f} minutes. Results in {workdir}:")
+    print("  summary.json, metrics.csv, plots/results.png")
+    for line in (["evaluation.json"] if final else []) + drawn:
+        print(f"  {line}")
+    if outcome.book.boxes_cut:
+        print(
+            f"{outcome.book.boxes_cut:.0f} boxes found no room after augmentation: "
+            f"raise config.augment.max_boxes"
+        )
+    if run.settings["message"]:
+        print(f"\n{run.settings['message'].format(workdir=workdir)}")
+
+
+def verdict_of(workdir: Path) -> verdict.Verdict:
+    """The verdict on the run's metrics.csv."""
+    curves = verdict.curves_of(read_metrics(workdir), "val/mAP50_95")
+    return verdict.judge_curves(*curves)
+
+
+def draw_pictures(
+    run: Experiment, loaded: Loaded, pictures: PictureLosses, workdir: Path
+) -> list[str]:
+    """Draw what the detector finds on val, and the training pictures it fails on.
+
+    Returns:
+        A line about each file.
+    """
+    chosen, train = run.settings["log"], run.train
+    shown = run.val.keep.tolist()[: chosen["pictures"]] if run.val is not None else []
+    worst = pictures.worst(chosen["worst"], train.keep)
+    if not shown and not worst:
+        return []
+    # One for both, which is compiled once.
+    predictor = Predictor(
+        loaded,
+        score_threshold=0.25,
+        iou_threshold=0.45,
+        batch_size=min(max(len(shown), len(worst)), _TOGETHER),
+    )
+    lines = []
+    if run.val is not None and shown:
+        cells = [pair[1] for pair in _pairs(predictor, loaded, run.val, shown)]
+        sheet = draw.contact_sheet(cells, 4)
+        draw.save_image(workdir / "plots" / "predictions.png", sheet)
+        lines += ["plots/predictions.png: what the detector finds on val"]
+    if worst:
+        draw_worst(predictor, loaded, train, pictures, worst, workdir)
+        lines += [
+            "plots/worst.png, worst.json: training pictures with the highest loss, as "
+            "labelled and as predicted; look for wrong labels there"
+        ]
+    return lines
+
+
+def draw_worst(
+    predictor: Predictor,
+    loaded: Loaded,
+    data: Data,
+    pictures: PictureLosses,
+    worst: Sequence[int],
+    workdir: Path,
+) -> None:
+    """Draw pictures side by side, as labelled and as predicted, and list them.
+
+    Args:
+        predictor: finds boxes.
+        loaded: its network.
+        data: where the pictures are from.
+        pictures: their losses.
+        worst: their indices in the source.
+        workdir: gets plots/worst.png and worst.json.
+    """
+    examples = [data.source[index] for index in worst]
+    losses = [float(pictures.last[index]) for index in worst]
+    pairs = list(_pairs(predictor, loaded, data, worst))
+    captions = [
+        f"{loss:.3g}  {Path(example.name).name}"
+        for loss, example in zip(losses, examples, strict=True)
+    ]
+    sheet = draw.contact_sheet(
+        [_side_by_side(*pair) for pair in pairs],
+        4,
+        cell_size=_PAIR,
+        captions=captions,
+    )
+    draw.save_image(workdir / "plots" / "worst.png", sheet)
+    rows: list[Mapping[str, Any]] = [
+        {
+            "name": example.name,
+            "image_id": example.image_id,
+            "loss": loss,
+            "boxes": len(example.labels),
+        }
+        for loss, example in zip(losses, examples, strict=True)
+    ]
+    write_json(workdir / "worst.json", rows)
+
+
+def _pairs(predictor: Predictor, loaded: Loaded, data: Data, indices: Sequence[int]):
+    """Each picture drawn with its labels, and with what is found on it."""
+    size = predictor.batch_size
+    for start in range(0, len(indices), size):
+        examples = [data.source[index] for index in indices[start : start + size]]
+        decoded = [decode_image(example.image) for example in examples]
+        for example, picture, found in zip(
+            examples, decoded, predictor(decoded), strict=True
+        ):
+            names = loaded.class_names
+            labelled = draw_cell(picture, example.boxes, example.labels, None, names)
+            yield labelled, draw_cell(picture, *found, names)
+
+
+def _side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 8) -> np.ndarray:
+    between = np.full((left.shape[0], gap, 3), 255, np.uint8)
+    return np.concatenate([left, between, right], axis=1)
+
+
+def draw_labels(data: Data, workdir: Path) -> None:
+    """Draw how often each class occurs and how large its boxes are."""
+    examples = [data.source[i] for i in data.keep.tolist()]
+    shares = [
+        e.boxes / np.tile(np.array(e.size[::-1], np.float32), 2) for e in examples
+    ]
+    plots.plot_labels(
+        np.concatenate(shares),
+        np.concatenate([e.labels for e in examples]),
+        data.source.class_names,
+        workdir / "plots" / "labels.png",
+    )
