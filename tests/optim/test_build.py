@@ -9,7 +9,7 @@ import pytest
 from tests.shared import shared
 from yolojax import trees
 from yolojax.engine.sharding import make_mesh, put_replicated
-from yolojax.optim import build, schedules
+from yolojax.optim import build
 
 RECIPE = dict(
     learning_rate=0.02,
@@ -105,7 +105,7 @@ def run(optimizer, params, grads, start=0, state=None):
 
 
 @pytest.mark.parametrize("batch_size", [16, 40, 64], ids=["sums", "plain", "larger"])
-@pytest.mark.parametrize("name", sorted(build.OPTIMIZERS))
+@pytest.mark.parametrize("name", ("adamw", "sgd"))
 def test_twelve_iterations_are_those_of_the_published_rules(name, batch_size):
     recipe = RECIPE | {"batch_size": batch_size}
     params = make_params()
@@ -135,7 +135,7 @@ def test_weight_decay_moves_kernels_only():
     params = make_params()
     zeros = [jax.tree.map(np.zeros_like, params)]
     recipe = RECIPE | {"warmup_steps": 0, "batch_size": 40}
-    for name in build.OPTIMIZERS:
+    for name in ("adamw", "sgd"):
         (after,), _ = run(
             build.build_optimizer(params, name=name, **recipe), params, zeros
         )
@@ -155,7 +155,7 @@ def test_no_memory_for_sums_where_the_batch_is_the_nominal_one():
     assert sizes == {20: 8, 40: 4}
 
 
-@pytest.mark.parametrize("name", sorted(build.OPTIMIZERS))
+@pytest.mark.parametrize("name", ("adamw", "sgd"))
 def test_state_is_float32_and_keeps_its_structure(name):
     params = make_params()
     optimizer = build.build_optimizer(params, name=name, **RECIPE)
@@ -167,7 +167,7 @@ def test_state_is_float32_and_keeps_its_structure(name):
         assert a.dtype == b.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("name", sorted(build.OPTIMIZERS))
+@pytest.mark.parametrize("name", ("adamw", "sgd"))
 def test_a_state_written_and_read_between_steps_changes_nothing(name, tmp_path):
     params = make_params()
     grads = make_grads(params, 9)
@@ -218,8 +218,8 @@ def test_rates_are_the_published_warm_up():
     np.testing.assert_array_equal(stepped, golden["stepped"])
 
 
-@pytest.mark.parametrize("schedule", sorted(schedules.SCHEDULES))
-@pytest.mark.parametrize("name", sorted(build.OPTIMIZERS))
+@pytest.mark.parametrize("schedule", ("constant", "cosine", "linear"))
+@pytest.mark.parametrize("name", ("adamw", "sgd"))
 def test_each_optimizer_with_each_schedule_lowers_a_quadratic(name, schedule):
     params = make_params()
     recipe = RECIPE | {"schedule": schedule, "epochs": 30, "batch_size": 40}

@@ -7,8 +7,9 @@ formulas and the warm-up are those of YOLOv5 v7.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,72 +17,120 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from yolojax import lookup
+from yolojax.optim import decays
 
 Schedule = Callable[[ArrayLike], jax.Array]
 """From the iteration to a float32 scalar."""
 
 
-def constant(share: jax.Array, *, final_ratio: float) -> jax.Array:
-    """1 throughout; `final_ratio` has no part in it."""
-    del final_ratio
-    return jnp.ones_like(share)
+class Decay(NamedTuple):
+    """A schedule of the learning rate, and of the momentum where it has one.
 
-
-def linear(share: jax.Array, *, final_ratio: float) -> jax.Array:
-    """From 1 down to `final_ratio` on a straight line.
-
-    Args:
-        share: the part of the epochs that is done, in [0, 1].
-        final_ratio: the value at the end.
+    Attributes:
+        rate: the factor of the base rate after so many epochs, 1 at its highest.
+        momentum: from the epochs done and the config's momentum to the one in use;
+            None: it stays.
+        per_step: whether it moves in every iteration rather than between epochs.
     """
-    return (1.0 - share) * (1.0 - final_ratio) + final_ratio
+
+    rate: Callable[..., jax.Array]
+    momentum: Callable[..., jax.Array] | None = None
+    per_step: bool = False
 
 
-def cosine(share: jax.Array, *, final_ratio: float) -> jax.Array:
-    """From 1 down to `final_ratio` on half a period of the cosine.
-
-    Args:
-        share: the part of the epochs that is done, in [0, 1].
-        final_ratio: the value at the end.
-
-    Source: He et al. 2019, arXiv:1812.01187, section 3.1, here with a floor.
-    """
-    return (1.0 - jnp.cos(jnp.pi * share)) / 2.0 * (final_ratio - 1.0) + 1.0
-
+PLATEAU = "reduce_on_plateau"
 
 # What the base learning rate is multiplied with, by name.
-SCHEDULES: dict[str, Callable[..., jax.Array]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "linear": linear,
+SCHEDULES: dict[str, Decay] = {
+    "constant": Decay(decays.constant),
+    "cosine": Decay(decays.cosine),
+    "cosine_restarts": Decay(decays.cosine_restarts),
+    "exponential": Decay(decays.exponential),
+    "linear": Decay(decays.linear),
+    "one_cycle": Decay(decays.one_cycle, decays.one_cycle_momentum, per_step=True),
+    "polynomial": Decay(decays.polynomial),
+    PLATEAU: Decay(decays.reduce_on_plateau),
+    "step": Decay(decays.step),
+    "trapezoid": Decay(decays.trapezoid, per_step=True),
 }
 
 
+class Course(NamedTuple):
+    """A schedule as functions of the iteration.
+
+    Attributes:
+        factor: what the base learning rate is multiplied with.
+        momentum: the momentum, before its warm-up.
+    """
+
+    factor: Schedule
+    momentum: Schedule
+
+
 def epoch_decay(
-    name: str, *, final_ratio: float, steps_per_epoch: int, epochs: int
-) -> Schedule:
-    """The factor of the learning rate, which changes between epochs only.
+    name: str,
+    *,
+    final_ratio: float,
+    steps_per_epoch: int,
+    epochs: int,
+    momentum: float = 0.0,
+    arguments: Mapping[str, Any] | None = None,
+) -> Course:
+    """A schedule by its name, over a run.
 
     Args:
         name: an entry of `SCHEDULES`.
         final_ratio: the factor that the schedule falls to.
         steps_per_epoch: iterations in an epoch.
         epochs: epochs in the run; from then on the factor stays at its last value.
+        momentum: the config's.
+        arguments: the schedule's own, and `per_step`: whether it moves in every
+            iteration, as `one_cycle` and `trapezoid` do unless told otherwise, or
+            between epochs only, as the published ones do.
 
     Raises:
-        ValueError: there is no such schedule, or a count is not positive.
+        ValueError: there is no such schedule or argument, a count is not positive, or
+            the schedule is longer than the run.
     """
-    schedule = lookup.pick(SCHEDULES, name, "schedule")
+    entry = lookup.pick(SCHEDULES, name, "schedule")
+    own = dict(arguments or {})
     for what, count in (("steps_per_epoch", steps_per_epoch), ("epochs", epochs)):
         if count < 1:
             raise ValueError(f"{what} is {count}; expected at least 1")
+    known = [*inspect.signature(entry.rate).parameters, "per_step"]
+    known = [k for k in known if k not in ("epoch", "epochs", "final_ratio")]
+    for argument in own:
+        if argument not in known:
+            raise ValueError(
+                f"config.optim.schedule_arguments: schedule {name!r} has no argument "
+                f"{argument!r}.{lookup.hint(argument, known)} Choices: "
+                f"{', '.join(sorted(known))}"
+            )
+    per_step = own.pop("per_step", entry.per_step)
+
+    def done(step: ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.int32)
+        if per_step:
+            end = epochs * steps_per_epoch
+            return jnp.minimum(step, end).astype(jnp.float32) / steps_per_epoch
+        return jnp.minimum(step // steps_per_epoch, epochs).astype(jnp.float32)
 
     def factor(step: ArrayLike) -> jax.Array:
-        epoch = jnp.minimum(jnp.asarray(step, jnp.int32) // steps_per_epoch, epochs)
-        share = epoch.astype(jnp.float32) / epochs
-        return schedule(share, final_ratio=final_ratio)
+        return entry.rate(done(step), epochs=epochs, final_ratio=final_ratio, **own)
 
-    return factor
+    def momentum_at(step: ArrayLike) -> jax.Array:
+        if entry.momentum is None:
+            return jnp.float32(momentum)
+        return entry.momentum(done(step), momentum, epochs=epochs, **own)
+
+    try:
+        jax.eval_shape(factor, 0)
+    except TypeError as error:
+        raise ValueError(
+            f"config.optim.schedule_arguments: a value of schedule {name!r} is of the "
+            f"wrong kind: {error}"
+        ) from error
+    return Course(factor, momentum_at)
 
 
 def warm_up(

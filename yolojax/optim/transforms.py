@@ -33,17 +33,20 @@ def tree_where(flag: ArrayLike, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(flag, n, o), new, old)
 
 
-def _zeros_like(tree: Any) -> Any:
+def zeros_like(tree: Any) -> Any:
+    """Float32 zeros in the shapes of a tree's leaves."""
     return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), tree)
 
 
-def _transform(init: Any, update: Any) -> Transform:
+def transform(init: Any, update: Any) -> Transform:
+    """A transform whose `update` may require extra arguments."""
     # Any: Optax's own types leave no room for a required extra argument.
     return Transform(init, update)
 
 
-def _stateless(update: Any) -> Transform:
-    return _transform(lambda params: optax.EmptyState(), update)
+def stateless(update: Any) -> Transform:
+    """A transform without a state."""
+    return transform(lambda params: optax.EmptyState(), update)
 
 
 def clip_by_norm(max_norm: float) -> Transform:
@@ -60,7 +63,7 @@ def clip_by_norm(max_norm: float) -> Transform:
         factor = jnp.minimum(max_norm / (optax.tree.norm(updates) + 1e-6), 1.0)
         return jax.tree.map(lambda g: g * factor, updates), state
 
-    return _stateless(update)
+    return stateless(update)
 
 
 class TraceState(NamedTuple):
@@ -83,7 +86,7 @@ def scheduled_trace(momentum: Schedule, *, nesterov: bool) -> Transform:
     """
 
     def init(params):
-        return TraceState(_zeros_like(params))
+        return TraceState(zeros_like(params))
 
     def update(updates, state, params=None, *, step, **extra):
         del params, extra
@@ -95,7 +98,7 @@ def scheduled_trace(momentum: Schedule, *, nesterov: bool) -> Transform:
             updates = trace
         return updates, TraceState(trace)
 
-    return _transform(init, update)
+    return transform(init, update)
 
 
 class AdamState(NamedTuple):
@@ -115,7 +118,14 @@ class AdamState(NamedTuple):
     second_weight: jax.Array
 
 
-def scheduled_adam(momentum: Schedule, *, b2: float, eps: float) -> Transform:
+def scheduled_adam(
+    momentum: Schedule,
+    *,
+    b2: float,
+    eps: float,
+    eps_root: float = 0.0,
+    nesterov: bool = False,
+) -> Transform:
     """Adam's direction, whose first decay rate depends on the iteration.
 
     The bias correction divides by the weight that an average really has, which is
@@ -125,14 +135,17 @@ def scheduled_adam(momentum: Schedule, *, b2: float, eps: float) -> Transform:
         momentum: the decay rate of the average of gradients at an iteration.
         b2: the decay rate of the average of squares.
         eps: added to the root of the average of squares.
+        eps_root: added under the root.
+        nesterov: whether to look one gradient ahead, as NAdam does.
 
-    Source: Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1.
+    Source: Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1; Dozat 2016, Algorithm 2,
+    without its factor b2 on the squares, as Optax has it.
     """
 
     def init(params):
         # Two scalars: a donated buffer must not appear twice.
         weights = (jnp.zeros((), jnp.float32) for _ in range(2))
-        return AdamState(_zeros_like(params), _zeros_like(params), *weights)
+        return AdamState(zeros_like(params), zeros_like(params), *weights)
 
     def update(updates, state, params=None, *, step, **extra):
         del params, extra
@@ -143,30 +156,98 @@ def scheduled_adam(momentum: Schedule, *, b2: float, eps: float) -> Transform:
         )
         first_weight = b1 * state.first_weight + (1.0 - b1)
         second_weight = b2 * state.second_weight + (1.0 - b2)
-        updates = jax.tree.map(
-            lambda m, v: m / first_weight / (jnp.sqrt(v / second_weight) + eps),
-            first,
-            second,
-        )
+        mean = first
+        mean_weight = first_weight
+        if nesterov:
+            # The next average were this gradient to come again; each of its two parts
+            # has the weight that it would then have.
+            ahead = b1 * first_weight + (1.0 - b1)
+            mean = jax.tree.map(
+                lambda g, m: b1 * m / ahead + (1.0 - b1) * g / first_weight,
+                updates,
+                first,
+            )
+            mean_weight = jnp.ones((), jnp.float32)
+
+        def direction(m, v):
+            squares = v / second_weight
+            # Bit for bit the published steps where nothing is added.
+            root = jnp.sqrt(squares + eps_root if eps_root else squares)
+            return m / mean_weight / (root + eps)
+
+        updates = jax.tree.map(direction, mean, second)
         return updates, AdamState(first, second, first_weight, second_weight)
 
-    return _transform(init, update)
+    return transform(init, update)
 
 
-def scale_by_rates(labels: Any, rates: Mapping[str, Schedule]) -> Transform:
+def scale_by_rates(
+    labels: Any, rates: Mapping[str, Schedule], factors: Any = None
+) -> Transform:
     """Multiply by minus the learning rate of each parameter's group.
+
+    `update` takes `plateau`, a scalar that multiplies all rates, if it is given.
 
     Args:
         labels: a tree like the parameters with the name of a group at each leaf.
         rates: the learning rate of each group at an iteration.
+        factors: a tree like the parameters with a float that multiplies the rate; None:
+            1 throughout.
     """
 
-    def update(updates, state, params=None, *, step, **extra):
+    def update(updates, state, params=None, *, step, plateau=None, **extra):
         del params, extra
         values = {name: rate(step) for name, rate in rates.items()}
-        return jax.tree.map(lambda g, x: -values[x] * g, updates, labels), state
+        if plateau is not None:
+            values = {name: value * plateau for name, value in values.items()}
+        if factors is None:
+            return jax.tree.map(lambda g, x: -values[x] * g, updates, labels), state
+        return jax.tree.map(
+            lambda g, x, f: -(values[x] * f) * g, updates, labels, factors
+        ), state
 
-    return _stateless(update)
+    return stateless(update)
+
+
+def add_parameters(amounts: Any) -> Transform:
+    """Add each parameter times its amount: weight decay, or the gradient of L2.
+
+    Args:
+        amounts: a tree like the parameters with a float at each leaf; nothing is
+            computed where it is 0.
+    """
+
+    def update(updates, state, params=None, **extra):
+        del extra
+        return jax.tree.map(
+            lambda g, p, amount: g + amount * p if amount else g,
+            updates,
+            params,
+            amounts,
+        ), state
+
+    return stateless(update)
+
+
+def add_signs(amounts: Any) -> Transform:
+    """Add the sign of each parameter times its amount: the gradient of L1.
+
+    The sign of 0 is 0, so that a parameter that has come to rest there is left alone.
+
+    Args:
+        amounts: a tree like the parameters with a float at each leaf.
+    """
+
+    def update(updates, state, params=None, **extra):
+        del extra
+        return jax.tree.map(
+            lambda g, p, amount: g + amount * jnp.sign(p) if amount else g,
+            updates,
+            params,
+            amounts,
+        ), state
+
+    return stateless(update)
 
 
 class AccumulateState(NamedTuple):
@@ -196,7 +277,7 @@ def accumulate(inner: optax.GradientTransformation, stepped: Any) -> Transform:
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        return AccumulateState(_zeros_like(params), inner.init(params))
+        return AccumulateState(zeros_like(params), inner.init(params))
 
     def update(updates, state, params=None, *, step, **extra):
         total = jax.tree.map(jnp.add, state.total, updates)
@@ -213,4 +294,4 @@ def accumulate(inner: optax.GradientTransformation, stepped: Any) -> Transform:
 
         return jax.lax.cond(stepped(step), act, wait)
 
-    return _transform(init, update)
+    return transform(init, update)
