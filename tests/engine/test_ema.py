@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.shared import shared
-from yolojax.engine.ema import ema_decay, update_ema
+from yolojax.engine.ema import choose_decay, ema_decay, update_ema
 
 
 def test_decay_rises_as_published():
@@ -45,3 +46,32 @@ def test_average_of_a_constant_is_the_constant():
     for done in (0, 7, 10**6):
         ema = update_ema(ema, value, value, done, decay=0.9999, ramp=2000)
     np.testing.assert_allclose(ema["params"]["a"], 0.1, rtol=2e-7)
+
+
+def averages(name, updates=6):
+    chosen = choose_decay(name, decay=0.75, ramp=4.0)
+    values = np.random.default_rng(1).normal(size=(updates, 3)).astype(np.float32)
+    start = jnp.asarray(values[0])
+    ema = {"params": {"a": start}, "batch_stats": {"m": start}}
+    for done, new in enumerate(jnp.asarray(values[1:])):
+        ema = update_ema(ema, {"a": new}, {"m": new}, done, **chosen._asdict())
+    return values, ema
+
+
+def test_without_an_average_the_weights_themselves_are_kept_to_the_bit():
+    values, ema = averages("none")
+    np.testing.assert_array_equal(ema["params"]["a"], values[-1])
+    np.testing.assert_array_equal(ema["batch_stats"]["m"], values[-1])
+
+
+def test_a_constant_decay_is_the_same_from_the_first_update_on():
+    values, ema = averages("constant")
+    # 0.75 ** k of the k-th value from the end, the first one without the 0.25.
+    weights = 0.25 * 0.75 ** np.arange(5)[::-1]
+    expected = 0.75**5 * values[0].astype(np.float64) + weights @ values[1:]
+    np.testing.assert_allclose(ema["params"]["a"], expected, rtol=1e-5)
+
+
+def test_an_unknown_average_is_named():
+    with pytest.raises(ValueError, match=r"config.ema.name.*'ram'.*mean 'ramp'"):
+        choose_decay("ram", decay=0.9, ramp=1.0)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+Curve = Sequence[float] | np.ndarray
+
 FEWEST = 8
 CHANGE = 0.01
 RISE = 0.05
@@ -45,9 +47,7 @@ class Verdict(NamedTuple):
         return f"verdict: {self.name} ({self.why}).{tip}\n{rule}"
 
 
-def judge_curves(
-    train: Sequence[float], val: Sequence[float], metric: Sequence[float] = ()
-) -> Verdict:
+def judge_curves(train: Curve, val: Curve, metric: Curve = ()) -> Verdict:
     """The verdict on a run, by `RULE`.
 
     Args:
