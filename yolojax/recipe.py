@@ -17,20 +17,20 @@ from yolojax.augment.boxes import BoxRule
 from yolojax.augment.policy import make_augment
 from yolojax.augment.reading import swapped_classes
 from yolojax.control import make_decay
-from yolojax.engine import device_cache, scales, sharding
+from yolojax.engine import device_cache, scales, sharding, stages
+from yolojax.engine.stages import Stage
 from yolojax.engine.step import Augment, Step, make_train_step
 from yolojax.losses.darknet import yolov3_loss, yolov4_loss
 from yolojax.losses.detection import scale_gains, yolov5_loss
 from yolojax.losses.table import read_parts
 from yolojax.models.model import Model
+from yolojax.optim import freeze
 from yolojax.optim.build import Optimizer, build_optimizer
-from yolojax.settings import mosaic_steps
-
-# Keys of config.optim that nothing reads.
-NOT_YET = (
-    *("schedule_arguments", "layer_decay", "groups", "transforms"),
-    *("lookahead", "sam"),
-)
+from yolojax.optim.loss_scale import LossScaling
+from yolojax.optim.optimizers import make_optimizer as check_optimizer
+from yolojax.optim.sam import make_sam
+from yolojax.optim.schedules import PLATEAU
+from yolojax.weights.mapping import layer_numbers
 
 # What every loss takes besides keyword arguments.
 ARRAYS = ("maps", "boxes", "labels", "valid")
@@ -179,6 +179,8 @@ def make_step(
     steps_per_epoch: int,
     image_size: scales.Size | None = None,
     class_counts: Sequence[int] | None = None,
+    plan: Sequence[Stage] = (),
+    index: int = 0,
 ) -> tuple[Step, Optimizer]:
     """The jitted training step of the config, and its optimiser.
 
@@ -190,8 +192,15 @@ def make_step(
         steps_per_epoch: steps of one pass over the data.
         image_size: (height, width) that the network sees; None: that of the config.
         class_counts: see `make_loss`.
+        plan: the stages of the run, see `make_stages`; () as of a config that has one.
+        index: which of them the step is for.
+
+    Raises:
+        ValueError: something in the config that cannot be.
     """
-    optimizer = make_optimizer(settings, model, steps_per_epoch)
+    plan = plan or make_stages(settings, model, lambda _: steps_per_epoch)
+    stage = plan[index]
+    optimizer = make_optimizer(settings, model, stage.steps_per_epoch, stage)
     decay = make_decay(settings)
     step = make_train_step(
         apply=model.apply,
@@ -208,10 +217,13 @@ def make_step(
         ),
         ema_decay=decay.decay,
         ema_ramp=decay.ramp,
-        mosaic_steps=mosaic_steps(settings, steps_per_epoch),
-        total_steps=settings["epochs"] * steps_per_epoch,
+        mosaic_steps=closing_step(settings, plan),
+        total_steps=plan[-1].end,
         seed=settings["seed"],
         attack=make_attack(settings),
+        first_step=stage.first_step,
+        levels=model.levels,
+        per_picture=True,
     )
     replicated = sharding.replicated(mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=replicated), optimizer
@@ -227,6 +239,33 @@ def make_steps(
     return steps, made[0][1]
 
 
+def make_stages(
+    settings: Mapping[str, Any], model: Model, steps_of: Callable[[float], int]
+) -> tuple[Stage, ...]:
+    """The stages of the config, with their places in the run.
+
+    Args:
+        settings: a complete config.
+        model: the network.
+        steps_of: from a share of the data to the steps of an epoch.
+
+    Raises:
+        ValueError: see `stages.read_stages`.
+    """
+    found = stages.read_stages(settings, model.shapes(), layer_numbers(model))
+    return stages.timed(found, steps_of)
+
+
+def closing_step(settings: Mapping[str, Any], plan: Sequence[Stage]) -> int:
+    """The step from which mosaic and mixing are off, until the end of the run.
+
+    The last epochs are those of the whole run, not of each stage.
+    """
+    epochs = plan[-1].first_epoch + plan[-1].epochs
+    closed = settings["augment"]["close_mosaic_epochs"]
+    return stages.step_of_epoch(plan, epochs - closed)
+
+
 def training_sizes(
     settings: Mapping[str, Any], model: Model
 ) -> tuple[scales.Size, ...]:
@@ -239,22 +278,63 @@ def training_sizes(
 
 
 def make_optimizer(
-    settings: Mapping[str, Any], model: Model, steps_per_epoch: int
+    settings: Mapping[str, Any],
+    model: Model,
+    steps_per_epoch: int,
+    stage: Stage | None = None,
 ) -> Optimizer:
-    """The optimiser of the config; warm-up lasts at least `warmup_min_steps`."""
+    """The optimiser of the config; warm-up lasts at least `warmup_min_steps`.
+
+    Args:
+        settings: a complete config.
+        model: the network.
+        steps_per_epoch: steps of one pass over the data.
+        stage: the part of the run that it is for; None: the first.
+
+    Raises:
+        ValueError: see `build_optimizer`; or warm-up is longer than the run, or the
+            schedule needs evaluations and there are none.
+    """
+    stage = stage or make_stages(settings, model, lambda _: steps_per_epoch)[0]
+    settings = {**settings, "epochs": stage.epochs}
     chosen = dict(settings["optim"])
+    for name in ("learning_rate", "warmup_bias_rate"):
+        chosen[name] *= stage.lr_scale
+    sam = make_sam(chosen.pop("sam"), peak=chosen["learning_rate"] or 1.0)
+    half = settings["dtype"] == "float16"
+    scaling = LossScaling(**settings["loss_scale"]) if half else None
+    network = model.shapes()["params"]
+    trained, _ = freeze.split(network, stage.frozen.parameters)
     arguments = chosen.pop("arguments")
     epochs = chosen.pop("warmup_epochs")
     at_least = chosen.pop("warmup_min_steps")
-    for name in NOT_YET:
-        chosen.pop(name)
+    check_optimizer(chosen["name"], arguments)
+    _check_schedule(settings)
     warmup = max(round(epochs * steps_per_epoch), at_least) if epochs > 0 else 0
-    return build_optimizer(
-        model.shapes()["params"],
+    made = build_optimizer(
+        trained,
+        network=network,
         warmup_steps=warmup,
         batch_size=settings["batch_size"],
         steps_per_epoch=steps_per_epoch,
         epochs=settings["epochs"],
+        seed=settings["seed"],
         **chosen,
         **arguments,
     )
+    return made._replace(frozen=stage.frozen, sam=sam, loss_scaling=scaling)
+
+
+def _check_schedule(settings: Mapping[str, Any]) -> None:
+    chosen, epochs = settings["optim"], settings["epochs"]
+    if chosen["warmup_epochs"] > epochs:
+        raise ValueError(
+            f"config.optim.warmup_epochs is {chosen['warmup_epochs']}, which is longer "
+            f"than the run of {epochs} epochs. Shorten it, or raise config.epochs"
+        )
+    evaluated = settings["data"]["val"] and settings["evaluate"]["every_epochs"]
+    if chosen["schedule"] == PLATEAU and not evaluated:
+        raise ValueError(
+            f"config.optim.schedule {PLATEAU!r} goes by evaluations: it needs "
+            "config.data.val and config.evaluate.every_epochs"
+        )
