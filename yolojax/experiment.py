@@ -38,7 +38,7 @@ from yolojax.recipe import (
 )
 from yolojax.records import TrainState
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Experiment:
     train: Data
     val: Data | None
     max_boxes: int
+    num_edges: int
     repeats: np.ndarray | None
     steps_per_epoch: int
     total_steps: int
@@ -93,6 +94,7 @@ class Experiment:
             cache=data["cache"],
             room=Room(data["cache_bytes"], data["cache_dir"]),
             repeats=self.repeats,
+            num_edges=self.num_edges,
             shard=(jax.process_index(), jax.process_count()),
         )
 
@@ -119,7 +121,7 @@ class Experiment:
         need = 0
         if state is not None and device_cache.has_own_memory(self.mesh):
             like = device_cache.abstract_stored(
-                shards, self.mesh, self.image_size, self.max_boxes
+                shards, self.mesh, self.image_size, self.max_boxes, self.num_edges
             )
             need = device_cache.step_bytes(self.step, state, like)
         cache = device_cache.DeviceCache(
@@ -130,6 +132,7 @@ class Experiment:
             image_size=self.image_size,
             max_boxes=self.max_boxes,
             num_threads=datasets.num_threads(self.settings),
+            num_edges=self.num_edges,
             budget=self.settings["data"]["cache_bytes"],
             step_bytes=need,
         )
@@ -289,6 +292,7 @@ def build(
         train=train,
         val=val,
         max_boxes=max_boxes,
+        num_edges=pipeline.num_edges_of(train.source, train.keep),
         repeats=repeats,
         steps_per_epoch=steps_per_epoch,
         total_steps=total,

@@ -9,6 +9,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from yolojax.augment.mix import Mixed
 from yolojax.augment.scene import Scene, Swap
+from yolojax.ops.bending import BEYOND, MOST_BENT, bent_points
+from yolojax.ops.outlines import (
+    box_outlines,
+    enclosing_boxes,
+    shown_points,
+    transform_outlines,
+)
 from yolojax.ops.warp import transform_boxes
 from yolojax.records import Batch
 
@@ -28,6 +35,8 @@ class BoxRule(NamedTuple):
 
 
 PUBLISHED_RULE = BoxRule()
+# Points on all edges of a bent outline together: an eighth of a box's side apart.
+BENT_POINTS = 32
 
 
 def carry_boxes(
@@ -37,6 +46,10 @@ def carry_boxes(
     rule: BoxRule = PUBLISHED_RULE,
 ) -> tuple[Float[Array, "b n 4"], Int[Array, "b n"], Bool[Array, "b n"]]:
     """The boxes of a scene's pictures on its outputs, and which of them are shown.
+
+    Of an object with an outline it is the box around what is shown of the outline; of
+    any other one the box around its box, cut to what is shown. Of what a bend cuts at
+    the border they count a little beside it, as far as the bend displaces.
 
     Args:
         pictures: what the scene's sources count.
@@ -58,9 +71,92 @@ def carry_boxes(
 
     height, width = image_size
     frame = jnp.asarray([0, 0, width, height], jnp.float32)
-    boxes = clip_boxes(transform_boxes(on_canvas, scene.view), frame[None, None])
+    seen = _boxes_in_view(pictures, scene, on_canvas, image_size)
+    boxes = clip_boxes(seen, frame[None, None])
     shown = _is_shown(on_canvas, boxes, scene.gain[:, None], rule)
     return boxes, labels, valid & shown
+
+
+def carry_outlines(
+    pictures: Batch,
+    scene: Scene,
+    boxes: Float[Array, "b n 4"],
+    image_size: tuple[int, int],
+) -> Float[Array, "b n e 4"] | tuple[()]:
+    """The outlines of a scene's objects in pixels of its outputs, not cut to these.
+
+    Args:
+        pictures: as of `carry_boxes`, like the others.
+        scene: see `pictures`.
+        boxes: what `carry_boxes` gave, taken for what a perspective puts behind.
+        image_size: height and width of the outputs, in pixels.
+
+    Returns:
+        Edges in the order of `boxes`; () where the source was not asked for outlines.
+    """
+    if not _has_outlines(pictures):
+        return ()
+    edges, _ = transform_outlines(pictures.polygons[scene.sources], scene.placements)
+    view = jnp.broadcast_to(scene.view[:, None], scene.placements.shape)
+    edges, whole = transform_outlines(edges, view)
+    edges = edges.reshape(*boxes.shape[:2], *edges.shape[3:])
+    if scene.bend is not None:
+        ends = edges.reshape(len(edges), edges.size // (2 * len(edges)), 2)
+        edges = bent_points(ends, scene.bend, image_size).reshape(edges.shape)
+    sides = box_outlines(boxes)
+    more = jnp.tile(sides[..., :1, :2], (1, 1, edges.shape[2] - 4, 2))
+    sides = jnp.concatenate([sides, more], axis=2)
+    return jnp.where(whole.reshape(boxes.shape[:2])[..., None, None], edges, sides)
+
+
+def _has_outlines(pictures: Batch) -> bool:
+    outlines = pictures.polygons
+    return not isinstance(outlines, tuple) and outlines.shape[2] > 0
+
+
+def _boxes_in_view(
+    pictures: Batch,
+    scene: Scene,
+    on_canvas: Float[Array, "b n 4"],
+    image_size: tuple[int, int],
+) -> Float[Array, "b n 4"]:
+    """The boxes on the outputs, not yet cut to them.
+
+    Args:
+        pictures: what the scene's sources count.
+        scene: the finished scene.
+        on_canvas: the boxes on the canvas, cut to the tiles' regions.
+        image_size: height and width of the outputs, in pixels.
+    """
+    bend = scene.bend
+    outlined = _has_outlines(pictures)
+    if bend is None and not outlined:
+        return transform_boxes(on_canvas, scene.view)
+    num, tiles = scene.sources.shape
+    height, width = image_size
+    # What a bend may bring in lies beside the frame, by a displacement at most.
+    margin = 0.0
+    if bend is not None:
+        margin = MOST_BENT * min(image_size) / (bend.shape[-1] - BEYOND)
+    frame = (-margin, -margin, width + margin, height + margin)
+    region = scene.regions
+    if outlined:
+        outlines = pictures.polygons[scene.sources]
+        edges, _ = transform_outlines(outlines, scene.placements)
+    else:
+        edges = box_outlines(
+            on_canvas.reshape(num, tiles, on_canvas.shape[1] // tiles, 4)
+        )
+        everywhere = jnp.asarray([-jnp.inf, -jnp.inf, jnp.inf, jnp.inf], jnp.float32)
+        region = jnp.broadcast_to(everywhere, region.shape)
+    view = jnp.broadcast_to(scene.view[:, None], scene.placements.shape)
+    samples = 2 if bend is None else 1 + max(2, BENT_POINTS // edges.shape[-2])
+    points, used = shown_points(edges, region, view, frame, samples=samples)
+    if bend is not None:
+        bent = points.reshape(num, points.size // (2 * num), 2)
+        bent = bent_points(bent, bend, image_size)
+        points = bent.reshape(points.shape)
+    return enclosing_boxes(points, used).reshape(on_canvas.shape)
 
 
 def cut_boxes(sample: Mixed, max_boxes: int) -> tuple[Mixed, Int[Array, ""]]:

@@ -4,7 +4,7 @@ The order is fixed, whatever order a policy lists its entries in, and is that of
 table `AUGMENTATIONS`:
 
 1. geometry, composed into one scene: letterbox (always), crop of a picture alone,
-   mosaic, crop of the view, room around it, affine changes, mirrors;
+   mosaic, crop of the view, room around it, affine changes, mirrors, bends;
 2. one gather that reads the uint8 pictures (`yolojax.ops.warp`);
 3. colour, then sharpness and blur, noise, and compression last;
 4. mixing, and erasing.
@@ -24,13 +24,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from yolojax.augment import colour, crops, erase, geometry, mix, noise
-from yolojax.augment.boxes import PUBLISHED_RULE, BoxRule, carry_boxes, cut_boxes
+from yolojax.augment.boxes import (
+    PUBLISHED_RULE,
+    BoxRule,
+    carry_boxes,
+    carry_outlines,
+    cut_boxes,
+)
 from yolojax.augment.colour import ColourStep
+from yolojax.augment.elastic import elastic
 from yolojax.augment.mix import Mixed, MixStep
 from yolojax.augment.mosaic import mosaic, mosaic9
 from yolojax.augment.presets import PRESETS
 from yolojax.augment.reading import Plan, Policy, read_policy
 from yolojax.augment.scene import GeometryStep, Scene, letterboxed
+from yolojax.ops.bending import displacements
 from yolojax.ops.warp import invert, settle, warp_tiles
 from yolojax.records import Batch, Stored, num_pictures
 
@@ -51,6 +59,7 @@ AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
     "quarter_turn": geometry.quarter_turn,
     "flip_up_down": geometry.flip_up_down,
     "flip_left_right": geometry.flip_left_right,
+    "elastic": elastic,
     "hsv": colour.hsv,
     "brightness": colour.brightness,
     "contrast": colour.contrast,
@@ -147,7 +156,9 @@ def make_augment(
         if later:
             # Sizes are never negative, which the compiler does not know.
             image = settle(image, jnp.any(pictures.size < 0))
-        sample = Mixed(image, *carry_boxes(pictures, scene, image_size, rule))
+        boxes, labels, valid = carry_boxes(pictures, scene, image_size, rule)
+        outlines = carry_outlines(pictures, scene, boxes, image_size)
+        sample = Mixed(image, boxes, labels, valid, outlines)
         for number, step, (applied, own) in later:
             # Each sample's key for numbers of pixels in this entry.
             keys = _sample_keys(jax.random.fold_in(key, NOISE + number), num, first)
@@ -315,6 +326,7 @@ def _render(
         # Of a whole store, only what is shown is halved.
         images, sizes = (x[sources.reshape(-1)] for x in (images, sizes))
         sources = jnp.arange(sources.size, dtype=jnp.int32).reshape(sources.shape)
+    bend = scene.bend
     image = warp_tiles(
         images,
         sizes,
@@ -324,5 +336,6 @@ def _render(
         invert(scene.view),
         output_size=image_size,
         levels=levels,
+        displacement=None if bend is None else displacements(bend, image_size),
     )
     return image / 255.0

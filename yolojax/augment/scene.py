@@ -44,6 +44,8 @@ class Scene(NamedTuple):
         partners: int32 [b, p], other pictures for the steps that mix; None: they take
             those of the batch, in a random order.
         swaps: what the mirrors do to the classes, in their order.
+        bend: float32 [b, 2, r, c], controls of a displacement of the finished output,
+            see `ops.bending`; None: there is none.
     """
 
     sources: Array
@@ -53,6 +55,7 @@ class Scene(NamedTuple):
     gain: Array
     partners: Array | None = None
     swaps: tuple[Swap, ...] = ()
+    bend: Array | None = None
 
 
 def _keeps_size(image_size: tuple[int, int]) -> float:

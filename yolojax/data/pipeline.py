@@ -178,6 +178,7 @@ def make_train_batches(
     start_step: int = 0,
     steps_per_epoch: int | None = None,
     repeats: np.ndarray | None = None,
+    num_edges: int = 0,
     shard: tuple[int, int] = (0, 1),
 ) -> TrainBatches:
     """The shuffled, endless stream of training batches.
@@ -201,6 +202,7 @@ def make_train_batches(
         steps_per_epoch: batches an epoch; None takes as many as hold every picture.
         repeats: how often each picture of `keep` is expected in an epoch, see
             `epoch_order`; None: once.
+        num_edges: rows for the edges of each outline, see `num_edges_of`.
         shard: (index, count) of this host, which gets its rows of each batch.
 
     Raises:
@@ -219,7 +221,7 @@ def make_train_batches(
     store, note = pick(CACHES, cache, "cache")(source, keep, image_size, room)
     return TrainBatches(
         Loader(source, num_threads),
-        training_layout(image_size, max_boxes, store),
+        training_layout(image_size, max_boxes, store, num_edges),
         stream,
         rows,
         keep,
@@ -230,7 +232,7 @@ def make_train_batches(
 
 
 def training_layout(
-    image_size: tuple[int, int], max_boxes: int, cache: Cache
+    image_size: tuple[int, int], max_boxes: int, cache: Cache, num_edges: int = 0
 ) -> Layout:
     """Pictures shrunk to fit, never enlarged, at the top left; the rest is zero."""
     return Layout(
@@ -241,6 +243,7 @@ def training_layout(
             offset=(0, 0)
         ),
         read=cache.read,
+        num_edges=num_edges,
     )
 
 

@@ -50,6 +50,7 @@ class DeviceCache:
         image_size: tuple[int, int],
         max_boxes: int,
         num_threads: int,
+        num_edges: int = 0,
         budget: int = 0,
         step_bytes: int = 0,
     ):
@@ -63,6 +64,7 @@ class DeviceCache:
             image_size: (height, width) of the pictures' arrays.
             max_boxes: rows for boxes of each picture.
             num_threads: threads that decode.
+            num_edges: rows for the edges of each outline, see `num_edges_of`.
             budget: most bytes that a device may give; 0: what is free.
             step_bytes: what a device needs besides, for a training step.
 
@@ -70,7 +72,9 @@ class DeviceCache:
             ValueError: it does not fit; the message has both figures.
         """
         self._source, self._shards, self._mesh = source, shards, mesh
-        self._layout: Layout = training_layout(image_size, max_boxes, NoCache())
+        self._layout: Layout = training_layout(
+            image_size, max_boxes, NoCache(), num_edges
+        )
         self._num_threads = num_threads
         self._keep = np.asarray(keep, np.int64)
         self._own = [
@@ -189,10 +193,14 @@ def _joined(parts: Sequence[jax.Array], place: NamedSharding, count: int) -> jax
 
 
 def abstract_stored(
-    shards: Shards, mesh: Mesh, image_size: tuple[int, int], max_boxes: int
+    shards: Shards,
+    mesh: Mesh,
+    image_size: tuple[int, int],
+    max_boxes: int,
+    num_edges: int = 0,
 ) -> Stored:
     """Shapes, types and places of what a step takes, without any memory."""
-    one = training_layout(image_size, max_boxes, NoCache()).empty(1)
+    one = training_layout(image_size, max_boxes, NoCache(), num_edges).empty(1)
     place = sharding.split(mesh)
     count = mesh.devices.size
 

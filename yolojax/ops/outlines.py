@@ -89,7 +89,8 @@ def shown_points(
     start, stop, used = _cut(start, stop, jnp.concatenate([inner, outer], axis=-2))
     shares = [index / (samples - 1) for index in range(samples)]
     points = jnp.stack([start + share * (stop - start) for share in shares], axis=-2)
-    points = points.reshape(*points.shape[:-3], -1, 2)
+    num_points = edges.shape[-2] * samples
+    points = points.reshape(*points.shape[:-3], num_points, 2)
     used = jnp.repeat(used, samples, axis=-1)
 
     corners, in_both = _corners(region, view, frame, inner, outer)

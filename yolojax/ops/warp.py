@@ -109,6 +109,7 @@ def warp_tiles(
     *,
     output_size: tuple[int, int],
     levels: int = 0,
+    displacement: Float[Array, "k 2 oh ow"] | None = None,
 ) -> Float[Array, "k oh ow 3"]:
     """Outputs sampled from several pictures each, bilinearly, in one gather.
 
@@ -129,6 +130,7 @@ def warp_tiles(
         output_to_canvas: from output pixels to the canvas; may hold a perspective.
         output_size: height and width of the outputs.
         levels: how many times the pictures are halved; 0 costs least.
+        displacement: added to x and y of each output pixel before all else.
 
     Returns:
         Values in [0, 255]. What no picture covers is grey 114, and a tap outside of
@@ -160,7 +162,7 @@ def warp_tiles(
         start = start + sources * shapes[..., 0] * shapes[..., 1]
         valid = -(-valid // 2 ** level[..., None])
         x, y, tile_of = _locate(
-            canvas_to_source, regions, output_to_canvas, output_size
+            canvas_to_source, regions, output_to_canvas, output_size, displacement
         )
         values = [start[..., None], shapes[..., 1:], valid]
         first, stride, height, width = _per_pixel(
@@ -171,7 +173,7 @@ def warp_tiles(
         index, pixels = first + row * stride + column, pyramid.pixels
     else:
         x, y, tile_of = _locate(
-            canvas_to_source, regions, output_to_canvas, output_size
+            canvas_to_source, regions, output_to_canvas, output_size, displacement
         )
         source, height, width = _per_pixel(
             tile_of, jnp.concatenate([sources[..., None], valid], axis=-1)
@@ -269,6 +271,7 @@ def _locate(
     regions: Float[Array, "k t 4"],
     output_to_canvas: Float[Array, "k 3 3"],
     output_size: tuple[int, int],
+    displacement: Float[Array, "k 2 oh ow"] | None,
 ) -> tuple[
     Float[Array, "k oh ow"], Float[Array, "k oh ow"], list[Bool[Array, "k oh ow"]]
 ]:
@@ -276,6 +279,8 @@ def _locate(
     height, width = output_size
     x = (jnp.arange(width, dtype=jnp.float32) + 0.5)[None, None, :]
     y = (jnp.arange(height, dtype=jnp.float32) + 0.5)[None, :, None]
+    if displacement is not None:
+        x, y = x + displacement[:, 0], y + displacement[:, 1]
     m = output_to_canvas[:, :, :, None, None]
     depth = m[:, 2, 0] * x + m[:, 2, 1] * y + m[:, 2, 2]
     shown = depth > 0.0
