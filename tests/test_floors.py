@@ -21,7 +21,7 @@ FLOORS = [
     {"settings", "datasets", "control"},
     {"recipe"},
     {"experiment", "exporters", "tuning"},
-    {"inference", "sizing", "previewing"},
+    {"inference", "sizing", "previewing", "averaging"},
     {"results", "souping"},
     {"training", "converting"},
 ]

@@ -7,7 +7,9 @@ from typing import Any
 
 from yolojax.engine import judging, swa
 from yolojax.engine.ema import Decay, choose_decay
-from yolojax.engine.judging import Judges
+from yolojax.engine.judging import METRICS, Judges
+
+FITNESS = METRICS["fitness"]
 
 
 def check(settings: Mapping[str, Any]) -> None:

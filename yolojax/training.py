@@ -11,29 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from yolojax import control, datasets, experiment, recipe, results
+from yolojax import averaging, control, datasets, experiment, recipe, results
 from yolojax import settings as config
 from yolojax.engine import (
     checkpoint,
-    device_cache,
     evaluate,
     loop,
-    sharding,
-    swa,
     timing,
 )
 from yolojax.engine.book import Bookkeeping
-from yolojax.engine.feed import Feed
 from yolojax.engine.log import RunLog
 from yolojax.engine.pictures import PictureLosses
 from yolojax.engine.progress import Progress, counter
-from yolojax.engine.step import augmentation_of_step
 from yolojax.experiment import Experiment
 from yolojax.metrics.detection import GroundTruth
-from yolojax.records import TrainState
 
 Evaluation = Callable[[Any], dict[str, Any]]
 
@@ -95,7 +88,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     book_before = book.seconds
     start, writes = int(state.step), jax.process_index() == 0
     evaluation, val_loss = make_evaluation(run), make_val_loss(run)
-    average = make_average(run, state, feed)
+    average = averaging.make_average(run, state, feed)
     state = state._replace(swa=())
     with (
         RunLog(
@@ -133,6 +126,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
                 num_cores=os.cpu_count() or 1,
                 filled=filled,
             ),
+            on_metric=run.optimizer.on_metric,
         )
         checkpoints.close()
         batches.close()
@@ -233,56 +227,6 @@ def make_val_loss(run: Experiment) -> Callable[[Any], float]:
     return lambda variables: evaluate.mean_loss(
         value, variables, batches, mesh=run.mesh
     )
-
-
-def make_average(
-    run: Experiment, state: TrainState, feed: Feed
-) -> swa.WeightAverage | None:
-    """The mean of the last epochs' weights, where the config asks for one."""
-    epochs, every = run.settings["swa"]["epochs"], run.steps_per_epoch
-    if not epochs:
-        return None
-    start = (control.num_epochs(run.settings) - epochs) * every
-
-    def recompute(variables: Mapping[str, Any]) -> Any:
-        """Statistics over an epoch's batches, as training would see them next."""
-        batches = (
-            (feed.put(next(feed.batches)), number) for number in np.arange(every)
-        )
-        move = make_statistics(run)
-        return swa.mean_statistics(
-            lambda stats, batch: move(variables["params"], stats, *batch),
-            variables["batch_stats"],
-            batches,
-        )
-
-    return swa.WeightAverage(
-        state.swa or state.ema, start=start, every=every, recompute=recompute
-    )
-
-
-def make_statistics(run: Experiment) -> Callable[..., Any]:
-    """The jitted function from parameters, statistics, batch and step to statistics."""
-    augment = device_cache.on_each_device(
-        recipe.make_augmentation(
-            run.settings, run.max_boxes, num_classes=run.model.num_classes
-        ),
-        run.mesh,
-    )
-    total = control.num_epochs(run.settings) * run.steps_per_epoch
-
-    def move(params: Any, stats: Any, batch: Any, step: Any) -> Any:
-        key, options = augmentation_of_step(
-            total + jnp.asarray(step, jnp.int32),
-            seed=run.settings["seed"],
-            mosaic_steps=config.mosaic_steps(run.settings, run.steps_per_epoch),
-            total_steps=total,
-        )
-        pictures, _ = augment(key, batch, **options)
-        variables = {"params": params, "batch_stats": stats}
-        return run.model.apply(variables, pictures.image, train=True)[1]
-
-    return jax.jit(move, out_shardings=sharding.replicated(run.mesh))
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

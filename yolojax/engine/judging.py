@@ -67,6 +67,11 @@ class Judges:
     patience: int = 0
     min_change: float = 0.0
 
+    @property
+    def of_evaluations(self) -> Metric:
+        """The metric of the best checkpoint, or fitness where that is of training."""
+        return METRICS["fitness"] if self.best.of_training else self.best
+
     def see(
         self, book: Bookkeeping, step: int, values: Mapping[str, float], *, train: bool
     ) -> bool:

@@ -130,6 +130,7 @@ def fit(
     pictures: PictureLosses,
     average: WeightAverage | None,
     advice: Callable[[bool], str],
+    on_metric: Callable[[Any, float], Any] | None = None,
 ) -> Outcome:
     """Train from `state` to the end of the plan, an early stop or a signal.
 
@@ -149,6 +150,7 @@ def fit(
         average: of the last epochs' weights; None: none.
         advice: what to change where steps wait for data; takes whether an epoch has
             passed in this part of the run.
+        on_metric: from the optimiser's state and an evaluation's score to the state.
 
     Raises:
         NotFinite: ten steps in a row had to be skipped.
@@ -201,7 +203,12 @@ def fit(
             evaluated = due and evaluate is not None
             if due and evaluate is not None:
                 with clock.excluding():
-                    _judge(number, evaluate(state.ema), judges, book, log, progress)
+                    metrics = evaluate(state.ema)
+                    _judge(number, metrics, judges, book, log, progress)
+                if on_metric is not None:
+                    value = judges.of_evaluations.score(_named(metrics))
+                    changed = on_metric(state.opt_state, value)
+                    state = state._replace(opt_state=changed)
                 reason = reason or why_finished(number, book, plan, judges)
             if reason and average is not None:
                 with clock.excluding():

@@ -1,0 +1,91 @@
+"""Means of weights, and the batch statistics that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from yolojax import control, recipe
+from yolojax import settings as config
+from yolojax.engine import device_cache, sharding, swa
+from yolojax.engine.feed import Feed
+from yolojax.engine.step import augmentation_of_step
+from yolojax.experiment import Experiment
+from yolojax.records import TrainState
+
+
+def make_average(
+    run: Experiment, state: TrainState, feed: Feed
+) -> swa.WeightAverage | None:
+    """The mean of the last epochs' weights, where the config asks for one.
+
+    Args:
+        run: what is trained.
+        state: from the start or a checkpoint.
+        feed: gives the batches for the statistics.
+    """
+    epochs, every = run.settings["swa"]["epochs"], run.steps_per_epoch
+    if not epochs:
+        return None
+    return swa.WeightAverage(
+        state.swa or state.ema,
+        start=(control.num_epochs(run.settings) - epochs) * every,
+        every=every,
+        recompute=make_recompute(run, feed),
+    )
+
+
+def make_recompute(
+    run: Experiment, feed: Feed
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A function from variables to their batch statistics over an epoch's batches.
+
+    The batches are those that come next, augmented as at the end of the training.
+
+    Args:
+        run: the network and the augmentation.
+        feed: gives the batches.
+    """
+    move = _make_statistics(run)
+
+    def recompute(variables: Mapping[str, Any]) -> dict[str, Any]:
+        variables = sharding.put_replicated(dict(variables), run.mesh)
+
+        def batches() -> Iterator[tuple[Any, Any]]:
+            for number in range(run.steps_per_epoch):
+                yield feed.put(next(feed.batches)), jnp.int32(number)
+
+        return swa.mean_statistics(
+            lambda stats, batch: move(variables["params"], stats, *batch),
+            variables["batch_stats"],
+            batches(),
+        )
+
+    return recompute
+
+
+def _make_statistics(run: Experiment) -> Callable[..., Any]:
+    """The jitted function from parameters, statistics, batch and step to statistics."""
+    augment = device_cache.on_each_device(
+        recipe.make_augmentation(
+            run.settings, run.max_boxes, num_classes=run.model.num_classes
+        ),
+        run.mesh,
+    )
+    total = control.num_epochs(run.settings) * run.steps_per_epoch
+
+    def move(params: Any, stats: Any, batch: Any, step: jax.Array) -> Any:
+        key, options = augmentation_of_step(
+            total + step,
+            seed=run.settings["seed"],
+            mosaic_steps=config.mosaic_steps(run.settings, run.steps_per_epoch),
+            total_steps=total,
+        )
+        pictures, _ = augment(key, batch, **options)
+        variables = {"params": params, "batch_stats": stats}
+        return run.model.apply(variables, pictures.image, train=True)[1]
+
+    return jax.jit(move, out_shardings=sharding.replicated(run.mesh))
