@@ -132,7 +132,7 @@ def make_train_step(
             pictures = attack(key, apply, loss, network, pictures)
         trained, still = freeze.split(state.params, frozen.parameters)
         now = state.step - first_step if first_step else state.step
-        rates = optimizer.rates(now)
+        rates = optimizer.rates(now, state.opt_state)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             variables = {
@@ -178,6 +178,10 @@ def make_train_step(
             decay=ema_decay,
             ramp=ema_ramp,
         )
+        if optimizer.evaluation is not None:
+            # Schedule-free: its own average in place of a moving one.
+            best = optimizer.evaluation(opt_state, freeze.split(params, still)[0])
+            averaged = {**averaged, "params": freeze.merge(best, still)}
         if frozen.parameters:
             averaged = _keep_equal(averaged, state.ema, params, stats, frozen)
         bad = 1 - finite.astype(jnp.int32)

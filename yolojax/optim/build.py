@@ -62,7 +62,7 @@ class Optimizer(NamedTuple):
     sam: Sam | None = None
     loss_scaling: LossScaling | None = None
     evaluation: Callable[[Any, Any], Any] | None = None
-    on_metric: Callable[[Any, ArrayLike], Any] | None = None
+    on_metric: Callable[[Any, float], Any] | None = None
     leaves: Mapping[str, Leaf] = {}
 
 
@@ -247,11 +247,11 @@ def _averaged(opt_state: Any, params: Any) -> Any:
 
 def _with_plateau(
     tx: Transform, arguments: Mapping[str, Any]
-) -> tuple[Transform, Callable[[Any, ArrayLike], Any]]:
+) -> tuple[Transform, Callable[[Any, float], Any]]:
     own = {key: value for key, value in arguments.items() if key != "per_step"}
     wrappers.check_plateau(**own)
 
-    def on_metric(opt_state: Any, value: ArrayLike) -> Any:
+    def on_metric(opt_state: Any, value: float) -> Any:
         return wrappers.on_plateau(opt_state, value, **own)
 
     return wrappers.with_plateau(tx), on_metric

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.typing import ArrayLike
 
 from yolojax.optim.schedules import Schedule
 from yolojax.optim.transforms import Transform, transform, tree_where
@@ -188,7 +188,7 @@ def with_plateau(inner: Transform) -> Transform:
 
 def on_plateau(
     opt_state: Any,
-    value: ArrayLike,
+    value: float,
     *,
     factor: float = 0.1,
     patience: int = 10,
@@ -207,17 +207,27 @@ def on_plateau(
         cooldown: evaluations after it that do not count.
     """
 
-    def changed(state: PlateauState) -> PlateauState:
-        number = jnp.asarray(value, jnp.float32)
+    @jax.jit
+    def scalars(state: PlateauState, number: jax.Array) -> dict[str, jax.Array]:
         better = jnp.isfinite(number) & (number > state.best + min_change)
         waiting = state.cooldown > 0
         since = jnp.where(better | waiting, 0, state.since + 1)
         due = since >= patience
+        return {
+            "factor": jnp.where(due, state.factor * factor, state.factor),
+            "best": jnp.where(better, number, state.best),
+            "since": jnp.where(due, 0, since),
+            "cooldown": jnp.where(due, cooldown, jnp.maximum(state.cooldown - 1, 0)),
+        }
+
+    def changed(state: PlateauState) -> PlateauState:
+        found = scalars(state._replace(inner=()), np.float32(value))
+        # Placed as before, or the training step would be compiled once more.
         return state._replace(
-            factor=jnp.where(due, state.factor * factor, state.factor),
-            best=jnp.where(better, number, state.best),
-            since=jnp.where(due, 0, since),
-            cooldown=jnp.where(due, cooldown, jnp.maximum(state.cooldown - 1, 0)),
+            **{
+                k: jax.device_put(v, getattr(state, k).sharding)
+                for k, v in found.items()
+            }
         )
 
     return jax.tree.map(
