@@ -197,7 +197,14 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
         hyperparameters.apply(settings, path)
         # A run keeps the values and not the file's name.
         settings["hyp"] = ""
+    lengths = [_get(stage, "epochs") for stage in settings["stages"]]
+    if lengths and all(type(length) is int for length in lengths):
+        settings["epochs"] = sum(lengths)
     return settings
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, Mapping) else None
 
 
 def from_json(text: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from yolojax.data.polygons import FEWEST_EDGES, MOST_EDGES, count_edges
 from yolojax.data.room import CACHES, NO_LIMIT, Room
 from yolojax.data.sampling import Stream, shard_rows
 from yolojax.data.sources.base import Source
+from yolojax.data.staged import StagedStream
 from yolojax.lookup import pick
 from yolojax.ops.letterbox import (
     batch_canvas,
@@ -51,7 +52,7 @@ class TrainBatches(Iterator[Batch]):
         self,
         loader: Loader,
         layout: Layout,
-        stream: Stream,
+        stream: Stream | StagedStream,
         rows: slice,
         keep: np.ndarray,
         *,
@@ -180,6 +181,7 @@ def make_train_batches(
     repeats: np.ndarray | None = None,
     num_edges: int = 0,
     shard: tuple[int, int] = (0, 1),
+    stream: StagedStream | None = None,
 ) -> TrainBatches:
     """The shuffled, endless stream of training batches.
 
@@ -204,6 +206,8 @@ def make_train_batches(
             `epoch_order`; None: once.
         num_edges: rows for the edges of each outline, see `num_edges_of`.
         shard: (index, count) of this host, which gets its rows of each batch.
+        stream: which pictures make which batch, instead of what `seed`,
+            `steps_per_epoch` and `repeats` say.
 
     Raises:
         ValueError: no pictures, an unknown cache or one that memory cannot hold, or
@@ -211,7 +215,7 @@ def make_train_batches(
     """
     keep = np.asarray(keep, np.int64)
     rows = shard_rows(batch_size, shard)
-    stream = Stream(
+    stream = stream or Stream(
         seed=seed,
         num_pictures=len(keep),
         batch_size=batch_size,
