@@ -11,7 +11,7 @@ import yolojax
 
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
-    {"records", "trees", "lookup", "files", "yaml_text"},
+    {"records", "trees", "lookup", "files", "yaml_text", "automatic"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},
@@ -19,7 +19,8 @@ FLOORS = [
     {"engine", "vis"},
     {"hyperparameters"},
     {"settings", "datasets", "control"},
-    {"recipe"},
+    {"recipe", "anchoring"},
+    {"memory"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "averaging"},
     {"results", "souping"},
