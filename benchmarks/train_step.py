@@ -116,6 +116,7 @@ def time_training(steps: int) -> dict[str, Any]:
                 "--config.image_size=(320, 320)",
                 "--config.data.cache=none",
                 "--config.epochs=1",
+                "--config.optim.warmup_epochs=1.0",
                 "--config.log.every_steps=1",
                 "--config.log.pictures=0",
                 "--config.log.tensorboard=False",

@@ -131,6 +131,7 @@ def get_config(variant: str = "") -> ConfigDict:
         c.optim.learning_rate = 0.00261
     elif variant == "smoke":
         c.epochs = 1
+        c.optim.warmup_epochs = 1.0
         c.max_steps = 3
         c.data.train.length = 96
         c.data.val.length = 32

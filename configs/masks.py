@@ -126,6 +126,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     if variant == "smoke":
         c.epochs = 1
+        c.optim.warmup_epochs = 1.0
         c.max_steps = 2
         c.image_size = (64, 64)
         c.batch_size = 8

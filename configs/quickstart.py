@@ -133,6 +133,7 @@ Pascal VOC from configs/bccd.py."""
 
     if variant == "smoke":
         c.epochs = 1
+        c.optim.warmup_epochs = 1.0
         c.max_steps = 3
         c.data.train.length = 96
         c.data.val.length = 32

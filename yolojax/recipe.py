@@ -330,7 +330,7 @@ def _check_schedule(settings: Mapping[str, Any]) -> None:
     if chosen["warmup_epochs"] > epochs:
         raise ValueError(
             f"config.optim.warmup_epochs is {chosen['warmup_epochs']}, which is longer "
-            f"than the run of {epochs} epochs. Shorten it, or raise config.epochs"
+            f"than the run, or its stage, of {epochs} epochs. Shorten it, or train on"
         )
     evaluated = settings["data"]["val"] and settings["evaluate"]["every_epochs"]
     if chosen["schedule"] == PLATEAU and not evaluated:
