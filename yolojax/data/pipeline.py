@@ -215,7 +215,7 @@ def make_train_batches(
     """
     keep = np.asarray(keep, np.int64)
     rows = shard_rows(batch_size, shard)
-    stream = stream or Stream(
+    order = stream or Stream(
         seed=seed,
         num_pictures=len(keep),
         batch_size=batch_size,
@@ -226,7 +226,7 @@ def make_train_batches(
     return TrainBatches(
         Loader(source, num_threads),
         training_layout(image_size, max_boxes, store, num_edges),
-        stream,
+        order,
         rows,
         keep,
         cache=store,
