@@ -21,7 +21,9 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     make_judges(settings)
     make_decay(settings)
-    swa.check_epochs(settings["swa"]["epochs"], num_epochs(settings))
+    stages = settings["stages"]
+    last = stages[-1].get("epochs", 0) if stages else settings["epochs"]
+    swa.check_epochs(settings["swa"]["epochs"], last)
 
 
 def num_epochs(settings: Mapping[str, Any]) -> int:

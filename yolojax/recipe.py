@@ -16,7 +16,7 @@ from yolojax.augment.adversarial import Attack
 from yolojax.augment.boxes import BoxRule
 from yolojax.augment.policy import make_augment
 from yolojax.augment.reading import swapped_classes
-from yolojax.control import make_decay
+from yolojax.control import make_decay, num_epochs
 from yolojax.engine import device_cache, scales, sharding, stages
 from yolojax.engine.stages import Stage
 from yolojax.engine.step import Augment, Step, make_train_step
@@ -296,6 +296,9 @@ def make_optimizer(
             schedule needs evaluations and there are none.
     """
     stage = stage or make_stages(settings, model, lambda _: steps_per_epoch)[0]
+    averaged = settings["swa"]
+    is_last = stage.first_epoch + stage.epochs == num_epochs(settings)
+    held = averaged["epochs"] and is_last and averaged["learning_rate"]
     settings = {**settings, "epochs": stage.epochs}
     chosen = dict(settings["optim"])
     for name in ("learning_rate", "warmup_bias_rate"):
@@ -319,6 +322,8 @@ def make_optimizer(
         steps_per_epoch=steps_per_epoch,
         epochs=settings["epochs"],
         seed=settings["seed"],
+        hold_from=(stage.epochs - averaged["epochs"]) * steps_per_epoch,
+        hold_rate=held or 0.0,
         **chosen,
         **arguments,
     )

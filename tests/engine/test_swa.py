@@ -77,5 +77,5 @@ def test_statistics_are_means_over_the_batches():
 def test_more_averaged_epochs_than_there_are_is_refused():
     swa.check_epochs(0, 1)
     swa.check_epochs(4, 5)
-    with pytest.raises(ValueError, match="config.swa.epochs is 5, but .* 5 epochs"):
+    with pytest.raises(ValueError, match="config.swa.epochs is 5, but .* has 5 epochs"):
         swa.check_epochs(5, 5)

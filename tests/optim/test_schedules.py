@@ -99,3 +99,14 @@ def test_an_empty_epoch_or_run_is_refused(counts):
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="batch_size is 0 and nominal_batch 64"):
         schedules.plan_accumulation(batch_size=0, nominal_batch=64, warmup_steps=0)
+
+
+def test_a_held_course_has_one_factor_from_its_start_on():
+    course = schedules.epoch_decay(
+        "linear", final_ratio=0.1, steps_per_epoch=2, epochs=5, momentum=0.9
+    )
+    held = schedules.held(course, 6, 0.5)
+    for step in range(12):
+        expected = 0.5 if step >= 6 else course.factor(step)
+        assert float(held.factor(step)) == float(expected)
+        assert float(held.momentum(step)) == float(course.momentum(step))

@@ -42,6 +42,8 @@ class Plan:
         evaluate_every: steps between evaluations; the last step always has one.
         save_every: steps between checkpoints; so do evaluations, and the last step.
         max_seconds: time after which the run ends, over all its parts; 0: any.
+        place: the step as if each epoch had `steps_per_epoch` steps, for runs whose
+            epochs differ; what comes by epochs goes by it. None: they do not.
     """
 
     total_steps: int
@@ -50,12 +52,17 @@ class Plan:
     evaluate_every: int
     save_every: int
     max_seconds: float = 0.0
+    place: Callable[[int], int] | None = None
 
     def due(self, step: int, every: int, last: bool = False) -> bool:
         """Whether something that comes `every` so many steps comes after `step`.
 
         The last step has everything that comes at all.
         """
+        if self.place is not None and every % self.steps_per_epoch == 0:
+            return every > 0 and (
+                self.place(step) % every == 0 or step == self.total_steps or last
+            )
         return every > 0 and (step % every == 0 or step == self.total_steps or last)
 
 
@@ -195,8 +202,8 @@ def fit(
                 _log_epoch(number, log, spent, pictures)
                 mean = {"loss": book.take_epoch()}
                 best = judges.see(book, number, mean, train=True)
-                if average is not None:
-                    average.add(number, state.params)
+            if average is not None:
+                average.add(number, state.params)
             book.seconds = _agreed(before + time.monotonic() - began, plan, number)
             reason = why_finished(number, book, plan, judges)
             due = plan.due(number, plan.evaluate_every, last=bool(reason))

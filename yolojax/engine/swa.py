@@ -20,8 +20,8 @@ def check_epochs(swa_epochs: int, epochs: int) -> None:
     """
     if swa_epochs >= epochs > 0 and swa_epochs:
         raise ValueError(
-            f"config.swa.epochs is {swa_epochs}, but the run has {epochs} epochs: "
-            "average fewer, of the end of the run"
+            f"config.swa.epochs is {swa_epochs}, but the run, or its last stage, has "
+            f"{epochs} epochs: average fewer, of the end"
         )
 
 

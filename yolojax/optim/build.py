@@ -90,6 +90,8 @@ def build_optimizer(
     epochs: int,
     seed: int = 0,
     network: Mapping[str, Any] | None = None,
+    hold_from: int = 0,
+    hold_rate: float = 0.0,
     **arguments: Any,
 ) -> Optimizer:
     """The optimiser of the YOLOv5 v7.0 recipe, or another one in its place.
@@ -124,6 +126,8 @@ def build_optimizer(
         seed: of what is random, as noise in the gradient.
         network: all parameters, where `params` are those that are not frozen; groups
             and layers go by them.
+        hold_from: iteration from which the base rate is `hold_rate`.
+        hold_rate: see there; 0: the schedule's to the end.
         **arguments: the optimiser's own arguments.
 
     Raises:
@@ -148,6 +152,8 @@ def build_optimizer(
         momentum=momentum,
         arguments=schedule_arguments,
     )
+    if hold_rate > 0:
+        course = schedules.held(course, hold_from, hold_rate / (learning_rate or 1.0))
     plan = schedules.plan_accumulation(
         batch_size=batch_size, nominal_batch=nominal_batch, warmup_steps=warmup_steps
     )

@@ -133,6 +133,19 @@ def epoch_decay(
     return Course(factor, momentum_at)
 
 
+def held(course: Course, start: int, factor: float) -> Course:
+    """The course with one factor from iteration `start` on.
+
+    Source: Izmailov et al. 2018, arXiv:1803.05407, section 3.2, a constant rate.
+    """
+
+    def at(step: ArrayLike) -> jax.Array:
+        late = jnp.asarray(step, jnp.int32) >= start
+        return jnp.where(late, jnp.float32(factor), course.factor(step))
+
+    return course._replace(factor=at)
+
+
 def warm_up(
     step: ArrayLike, *, start: float, end: ArrayLike, warmup_steps: int
 ) -> jax.Array:
