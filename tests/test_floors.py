@@ -11,15 +11,15 @@ import yolojax
 
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
-    {"records", "trees", "lookup", "files", "yaml_text", "automatic"},
+    {"records", "trees", "lookup", "files", "yaml_text"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},
     {"optim", "metrics", "weights", "compression"},
-    {"engine", "vis"},
+    {"engine", "vis", "automatic"},
     {"hyperparameters"},
     {"settings", "datasets", "control"},
-    {"recipe", "anchoring"},
+    {"recipe", "anchoring", "network"},
     {"memory"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "averaging"},

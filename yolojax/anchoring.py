@@ -89,8 +89,8 @@ def compare(
 
 
 def resolve(
-    settings: Mapping[str, Any], model: Model, data: Data
-) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    settings: dict[str, Any], model: Model, data: Data
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The config with numbers for `model.anchors`, and what to say about them.
 
     Args:

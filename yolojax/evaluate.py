@@ -40,6 +40,7 @@ flags.DEFINE_string("output", None, "Where the JSON files go.")
 def main() -> int:
     """Evaluate as the flags say."""
     from yolojax import inference, settings
+    from yolojax.automatic import memory_share
     from yolojax.engine import checkpoint
     from yolojax.engine.progress import counter
 
@@ -66,7 +67,10 @@ def main() -> int:
     }
     if given.config:
         chosen = settings.complete(given.config.to_dict())
-        keys = ("data", "evaluate", "image_size", "batch_size", "devices", "dtype")
+        keys = ["data", "evaluate", "image_size", "batch_size", "devices", "dtype"]
+        if memory_share(chosen["batch_size"]) is not None:
+            # What fits in training is not known here, nor needed.
+            keys.remove("batch_size")
         changes = {key: chosen[key] for key in keys} | changes
     loaded = inference.load(weights, inference.settings_changes(changes))
     print(f"{loaded.model.name}, step {loaded.step} of {weights}", flush=True)

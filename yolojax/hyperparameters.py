@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from yolojax.augment.policy import AUGMENTATIONS
 from yolojax.augment.presets import PRESETS
 from yolojax.augment.reading import expand
+from yolojax.automatic import with_anchors
 from yolojax.lookup import hint
 from yolojax.models.detector import build_model
 from yolojax.yaml_text import MAX_CHARACTERS, number_in, read_yaml, shown
@@ -193,7 +194,7 @@ def _is_idle(entry: Mapping[str, Any]) -> bool:
 def _check_anchors(model: Mapping[str, Any], count: int, path: str | Path) -> None:
     """Check how many anchors a level has, where the model can be built yet."""
     try:
-        built = build_model(**{**model, "num_classes": 1})
+        built = build_model(**{**with_anchors(model, None), "num_classes": 1})
     except (TypeError, ValueError):
         # Whatever is wrong with the model is said where it is built.
         return

@@ -84,7 +84,8 @@ def step_memory(
 ) -> StepMemory:
     """What a training step of the config needs, at the largest size it trains at.
 
-    Compiles the step; nothing is run and no array is made.
+    Of several stages it is that of the one that freezes least. Compiles the step;
+    nothing is run and no array is made.
 
     Args:
         settings: a complete config, `batch_size` a number.
@@ -94,6 +95,8 @@ def step_memory(
         num_edges: rows for the edges of each outline.
         steps_per_epoch: steps of one pass over the data.
     """
+    plan = recipe.make_stages(settings, model, lambda _: steps_per_epoch)
+    frozen = [len(stage.frozen.parameters) for stage in plan]
     step, optimizer = recipe.make_step(
         settings,
         model,
@@ -101,6 +104,8 @@ def step_memory(
         max_boxes=max_boxes,
         steps_per_epoch=steps_per_epoch,
         image_size=max(recipe.training_sizes(settings, model)),
+        plan=plan,
+        index=frozen.index(min(frozen)),
     )
 
     def first_state() -> Any:
@@ -214,7 +219,7 @@ def choose_batch(
 
 
 def resolve_batch(
-    settings: Mapping[str, Any],
+    settings: dict[str, Any],
     model: Model,
     mesh: Mesh,
     *,
@@ -222,7 +227,7 @@ def resolve_batch(
     num_edges: int,
     epoch_length: int,
     num_kept: int,
-) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The config with a number for `batch_size`, and what to say about it.
 
     Args:

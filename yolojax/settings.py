@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolojax import hyperparameters, trees
+from yolojax.automatic import read_batch_size
 from yolojax.files import read_description, replace_text
 from yolojax.lookup import hint
 
@@ -265,6 +266,10 @@ def _plain(value: Any) -> Any:
 
 
 def _same_kind(path: str, value: Any, default: Any) -> Any:
+    if path == "batch_size" and isinstance(value, str):
+        value = read_batch_size(value)
+        if isinstance(value, str):
+            return value
     if isinstance(default, bool) or isinstance(value, bool):
         fits = isinstance(default, bool) and isinstance(value, bool)
     elif isinstance(default, float):
