@@ -1,8 +1,8 @@
 """Element-wise losses of box regression, in grid cells.
 
 All take corners x1 y1 x2 y2 of predictions and of targets in the same unit and give
-one value a pair, 0 for equal boxes. Boxes without area give a finite value and a finite
-gradient. No gradient is meant to go to the targets.
+one value a pair, 0 for equal boxes. Boxes with sides of 0 give a finite value and a
+finite gradient. No gradient is meant to go to the targets.
 """
 
 from __future__ import annotations
@@ -58,31 +58,37 @@ def predicted_ciou(
     )
 
 
+@computed_in_single
 def iou_loss(boxes: Boxes, targets: Boxes, *, power: float = 1.0) -> Losses:
     """1 - IoU; see `ops.iou.paired_iou`. Boxes apart have no gradient."""
     return 1 - iou.paired_iou(boxes, targets, power=power)
 
 
+@computed_in_single
 def giou_loss(boxes: Boxes, targets: Boxes, *, power: float = 1.0) -> Losses:
     """1 - generalised IoU; see `ops.iou.paired_giou`."""
     return 1 - iou.paired_giou(boxes, targets, power=power)
 
 
+@computed_in_single
 def diou_loss(boxes: Boxes, targets: Boxes, *, power: float = 1.0) -> Losses:
     """1 - distance IoU; see `ops.iou.paired_diou`."""
     return 1 - iou.paired_diou(boxes, targets, power=power)
 
 
+@computed_in_single
 def ciou_loss(boxes: Boxes, targets: Boxes, *, power: float = 1.0) -> Losses:
     """1 - complete IoU; see `ops.iou.paired_ciou`."""
     return 1 - iou.paired_ciou(boxes, targets, power=power)
 
 
+@computed_in_single
 def eiou_loss(boxes: Boxes, targets: Boxes, *, power: float = 1.0) -> Losses:
     """1 - efficient IoU; see `ops.iou.paired_eiou`."""
     return 1 - iou.paired_eiou(boxes, targets, power=power)
 
 
+@computed_in_single
 def siou_loss(
     boxes: Boxes, targets: Boxes, *, shape_power: float = 4.0, power: float = 1.0
 ) -> Losses:

@@ -119,7 +119,7 @@ def multi_class_hinge(
 
 
 def _weight(
-    class_weights: Sequence[float], labels: Int[Array, "*n"], dtype: jnp.dtype
+    class_weights: Sequence[float], labels: Int[Array, "*n"], dtype: jnp.dtype | type
 ) -> Float[Array, "*n"]:
     """The weight of each example's class."""
     if not class_weights:

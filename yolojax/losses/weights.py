@@ -59,7 +59,7 @@ def effective_weights(
 
 
 def weight_of_labels(
-    labels: Int[Array, "*n"], weights: Sequence[float], dtype: jnp.dtype
+    labels: Int[Array, "*n"], weights: Sequence[float], dtype: jnp.dtype | type
 ) -> Float[Array, "*n"]:
     """The weight of each label's class.
 

@@ -18,7 +18,7 @@ def computed_in_single(function: F) -> F:
     """The function of arrays, which goes through float32 for elements of 16 bits.
 
     Arrays of another dtype go in as they are. What comes out has the dtype of the
-    first array; so have its gradients, which are cut to the largest finite number.
+    first array, cut to its largest finite number; so have the gradients.
 
     Args:
         function: its positional arguments are arrays.
@@ -30,7 +30,7 @@ def computed_in_single(function: F) -> F:
         if dtype not in _HALVES:
             return function(*arrays, **settings)
         wide = (_widened(str(x.dtype), x) if x.dtype in _HALVES else x for x in arrays)
-        return function(*wide, **settings).astype(dtype)
+        return _cut(function(*wide, **settings), str(dtype))
 
     return cast(F, computed)
 
@@ -47,8 +47,12 @@ def _widened_forward(dtype: str, values: jax.Array) -> tuple[jax.Array, None]:
 
 def _widened_backward(dtype: str, saved: None, gradient: jax.Array) -> Any:
     del saved
+    return (_cut(gradient, dtype),)
+
+
+def _cut(values: jax.Array, dtype: str) -> jax.Array:
     limit = float(jnp.finfo(dtype).max)
-    return (jnp.clip(gradient, -limit, limit).astype(dtype),)
+    return jnp.clip(values, -limit, limit).astype(dtype)
 
 
 _widened.defvjp(_widened_forward, _widened_backward)
