@@ -6,6 +6,7 @@ Order of the checks: keys, sizes, devices, data sets, classes; then the parts.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,30 +16,34 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolojax import control, datasets, lookup
+from yolojax import anchoring, control, datasets, lookup, memory
+from yolojax import settings as config
+from yolojax.automatic import AUTO, as_begun, memory_share
 from yolojax.data import check, pipeline
 from yolojax.data.room import CACHES, Room
 from yolojax.data.sampling import epoch_length
+from yolojax.data.staged import Part, StagedStream, steps_of_part
 from yolojax.data.stored import make_shards
 from yolojax.datasets import Data
-from yolojax.engine import device_cache, evaluate, scales, sharding
+from yolojax.engine import device_cache, evaluate, scales, sharding, stages
 from yolojax.engine.feed import Feed, from_devices, from_host
+from yolojax.engine.stages import Stage
 from yolojax.engine.step import Step, init_state
 from yolojax.engine.warm_start import Start, first_variables
-from yolojax.models.detector import MODELS, build_model
+from yolojax.losses.weights import count_classes
 from yolojax.models.model import Model
+from yolojax.network import make_mesh, make_model
 from yolojax.optim.build import Optimizer
 from yolojax.recipe import (
     make_attack,
     make_augmentation,
     make_loss,
     make_optimizer,
+    make_stages,
     make_steps,
     training_sizes,
 )
 from yolojax.records import TrainState
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,9 @@ class Experiment:
     optimizer: Optimizer
     steps: dict[scales.Size, Step]
     start: Start
+    stages: tuple[Stage, ...]
+    later: tuple[tuple[dict[scales.Size, Step], Optimizer], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def step(self) -> Step:
@@ -71,13 +79,39 @@ class Experiment:
         return scales.size_of_step(sizes, self.settings["seed"], number)
 
     def step_at(self, number: int) -> Step:
-        """The step that comes after so many steps."""
-        return self.steps[self.size_at(number)]
+        """The step that comes after so many steps; the first of a stage enters it."""
+        index = stages.index_at(self.stages, number)
+        steps, optimizer = self._stage(index)
+        step = steps[self.size_at(number)]
+        if not index or number != self.stages[index].first_step:
+            return step
+        place = sharding.replicated(self.mesh)
+        enter = jax.jit(
+            lambda state: stages.cross(state, optimizer), out_shardings=place
+        )
+        return lambda state, batch: step(enter(state), batch)
 
-    def initial_state(self) -> TrainState:
-        """The state before the first step, on all devices."""
-        state = init_state(self.start.variables, self.optimizer)
+    def place_of(self, number: int) -> int:
+        """The step, as if every epoch had as many steps as the longest."""
+        epochs, rest = stages.epochs_before(self.stages, number)
+        return epochs * self.steps_per_epoch + rest
+
+    def initial_state(self, number: int = 0) -> TrainState:
+        """The state before the first step, on all devices.
+
+        Args:
+            number: with the arrays of a state after so many steps.
+        """
+        _, optimizer = self._stage(self._index_before(number))
+        state = init_state(self.start.variables, optimizer)
         return sharding.put_replicated(state, self.mesh)
+
+    def _index_before(self, number: int) -> int:
+        """The stage that a state after so many steps comes from."""
+        return stages.index_at(self.stages, max(number - 1, 0))
+
+    def _stage(self, index: int) -> tuple[dict[scales.Size, Step], Optimizer]:
+        return ((self.steps, self.optimizer), *self.later)[index]
 
     def train_batches(self) -> Any:
         """The endless stream of this process's training batches."""
@@ -96,6 +130,22 @@ class Experiment:
             repeats=self.repeats,
             num_edges=self.num_edges,
             shard=(jax.process_index(), jax.process_count()),
+            stream=self._staged_stream(),
+        )
+
+    def _staged_stream(self) -> StagedStream | None:
+        if all(stage.data_fraction == 1 for stage in self.stages):
+            return None
+        parts = [
+            Part(stage.data_fraction, stage.first_step, stage.first_epoch)
+            for stage in self.stages
+        ]
+        return StagedStream(
+            parts,
+            seed=self.settings["seed"],
+            num_pictures=len(self.train.keep),
+            batch_size=self.settings["batch_size"],
+            repeats=self.repeats,
         )
 
     def feed(self, state: TrainState | None = None) -> Feed:
@@ -109,7 +159,7 @@ class Experiment:
             ValueError: there is no room for the cache.
         """
         if self.settings["data"]["cache"] != "device":
-            return from_host(self.train_batches(), self.mesh)
+            return self._weighed(from_host(self.train_batches(), self.mesh))
         shards = make_shards(
             seed=self.settings["seed"],
             num_pictures=len(self.train.keep),
@@ -123,7 +173,8 @@ class Experiment:
             like = device_cache.abstract_stored(
                 shards, self.mesh, self.image_size, self.max_boxes, self.num_edges
             )
-            need = device_cache.step_bytes(self.step, state, like)
+            steps, _ = self._stage(self._index_before(int(state.step)))
+            need = device_cache.step_bytes(steps[max(steps)], state, like)
         cache = device_cache.DeviceCache(
             self.train.source,
             self.train.keep,
@@ -136,71 +187,34 @@ class Experiment:
             budget=self.settings["data"]["cache_bytes"],
             step_bytes=need,
         )
-        return from_devices(cache)
+        return self._weighed(from_devices(cache))
+
+    def _weighed(self, feed: Feed) -> Feed:
+        batches = datasets.weighed(self.settings, feed.batches, self.train.keep)
+        return feed._replace(batches=batches)
 
 
-def make_model(
-    settings: Mapping[str, Any], class_names: tuple[str, ...] | None = None
-) -> Model:
-    """The network, with as many classes as the config or, at 0, the data say.
-
-    Raises:
-        ValueError: config and data disagree on the classes, an unknown model or
-            argument, or an image size that the strides do not divide.
-    """
-    arguments = dict(settings["model"])
-    name = arguments.pop("name", "")
-    lookup.check_arguments(
-        lookup.pick(MODELS, name, "model"),
-        {"num_classes": 0} | arguments,
-        "config.model",
-    )
-    num_classes = arguments.pop("num_classes", 0)
-    found = len(class_names) if class_names else 0
-    if class_names and num_classes not in (0, found):
-        raise ValueError(
-            f"config.model.num_classes is {num_classes}, but the data have {found} "
-            f"classes ({', '.join(class_names[:8])}{', ...' if found > 8 else ''}). "
-            f"Set --config.model.num_classes={found}, or 0 to take it from the data"
-        )
-    if settings["dtype"] not in DTYPES:
-        raise ValueError(
-            f"config.dtype must be one of {', '.join(DTYPES)}, "
-            f"not {settings['dtype']!r}"
-        )
-    model = build_model(
-        name, num_classes=num_classes or found, dtype=settings["dtype"], **arguments
-    )
-    stride = model.max_stride
-    size = datasets.image_size_of(settings)
-    if any(side % stride for side in size):
-        near = tuple(max(stride, round(side / stride) * stride) for side in size)
-        raise ValueError(
-            f"config.image_size {size} must be divisible by {stride}, the largest "
-            f"stride of {name}. Nearest: {near}"
-        )
-    return model
-
-
-def make_mesh(settings: Mapping[str, Any]) -> Mesh:
-    """All devices that the config asks for.
+def _check_stages(settings: Mapping[str, Any], model: Model) -> None:
+    """Check all stages, before the data are read.
 
     Raises:
-        ValueError: the batch cannot be split evenly over them.
+        ValueError: something in `config.optim`, `.freeze` or `.stages` that cannot be.
     """
-    mesh = sharding.make_mesh(settings["devices"])
-    count = mesh.devices.size
-    for key, size in (
-        ("batch_size", settings["batch_size"]),
-        ("evaluate.batch_size", settings["evaluate"]["batch_size"]),
-    ):
-        if size < (key == "batch_size") or size % count:
-            near = max(count, round(size / count) * count)
-            raise ValueError(
-                f"config.{key} {size} cannot be split over {count} devices. "
-                f"Nearest: {near}; or use fewer: --config.devices=1"
-            )
-    return mesh
+    plan = make_stages(settings, model, lambda _: 1)
+    for stage in plan:
+        make_optimizer(settings, model, 1, stage)
+    partial = any(stage.data_fraction < 1 for stage in plan)
+    if partial and settings["swa"]["epochs"]:
+        raise ValueError(
+            "config.swa.epochs needs epochs of the same length; config.stages has a "
+            "data_fraction below 1"
+        )
+    if partial and settings["data"]["cache"] == "device":
+        raise ValueError(
+            "config.stages has a data_fraction below 1, which needs config.data.cache "
+            "'encoded', 'disk' or 'none': a mosaic takes pictures from all that a "
+            "device holds"
+        )
 
 
 def make_predict(settings: Mapping[str, Any], model: Model, mesh: Mesh) -> Any:
@@ -224,9 +238,13 @@ def build(
         progress: `progress(done, total)` while the data are read.
 
     Raises:
-        ValueError: anything wrong with the config or the data, before any compile.
+        ValueError: anything wrong with the config or the data, before any compile; or
+            not a picture fits, with `batch_size = "auto"`.
     """
     settings = dict(settings)
+    if workdir is not None and (workdir / "config.json").is_file():
+        begun = config.from_json((workdir / "config.json").read_text())
+        settings = as_begun(settings, begun)
     size = datasets.image_size_of(settings)
     trial = make_model({**settings, "model": {**settings["model"], "num_classes": 1}})
     training_sizes(settings, trial)
@@ -234,6 +252,10 @@ def build(
     make_augmentation(settings, 1)
     control.check(settings)
     mesh = make_mesh(settings)
+    batch_size = settings["batch_size"]
+    if memory_share(batch_size) is not None:
+        # What fits is known at the end; until then one picture a device.
+        settings["batch_size"] = int(mesh.devices.size)
 
     # Labels first, pictures last: what takes long comes after all checks.
     source = datasets.open_source(settings, "train")
@@ -247,14 +269,15 @@ def build(
             f"val has {', '.join(val_source.class_names)}; they must be the same"
         )
     make_loss(settings, model)
-    make_optimizer(settings, model, 1)
-    start = first_variables(
-        model,
+    _check_stages(settings, model)
+    first = functools.partial(
+        first_variables,
         seed=settings["seed"],
         workdir=workdir,
         weights=settings["init"]["weights"],
         skip=settings["init"]["skip"],
     )
+    start = first(model)
     lookup.pick({**CACHES, "device": None}, settings["data"]["cache"], "cache")
     datasets.sampler_of(settings)
 
@@ -271,18 +294,56 @@ def build(
             "Look at what was read: python -m yolojax.check"
         )
     val = look("val", val_source) if val_source is not None else None
-    length = epoch_length(len(train.keep), repeats)
-    steps_per_epoch = math.ceil(length / settings["batch_size"])
-    total = settings["epochs"] * steps_per_epoch
-    if settings["max_steps"]:
-        total = min(total, settings["max_steps"])
+    asked = settings["model"].get("anchors")
+    settings, notes = anchoring.resolve(settings, model, train)
+    if asked == AUTO:
+        model = make_model(settings, source.class_names)
+        start = first(model)
     max_boxes = settings["data"]["max_boxes"]
     if not max_boxes:
         most = pipeline.max_boxes_of(train.source, train.keep)
         max_boxes = max(8, math.ceil(most / 8) * 8)
     check.note_cut_boxes(source, train.keep, max_boxes, train.report)
-    steps, optimizer = make_steps(
-        settings, model, mesh, max_boxes=max_boxes, steps_per_epoch=steps_per_epoch
+    num_edges = pipeline.num_edges_of(train.source, train.keep)
+    settings, more = memory.resolve_batch(
+        {**settings, "batch_size": batch_size},
+        model,
+        mesh,
+        max_boxes=max_boxes,
+        num_edges=num_edges,
+        epoch_length=epoch_length(len(train.keep), repeats),
+        num_kept=len(train.keep),
+    )
+    plan = make_stages(
+        settings,
+        model,
+        lambda fraction: steps_of_part(
+            settings["seed"],
+            len(train.keep),
+            repeats,
+            batch_size=settings["batch_size"],
+            fraction=fraction,
+        ),
+    )
+    steps_per_epoch = max(stage.steps_per_epoch for stage in plan)
+    total = plan[-1].end
+    if settings["max_steps"]:
+        total = min(total, settings["max_steps"])
+    counts = count_classes(
+        (train.source[i].labels for i in train.keep.tolist()), model.num_classes
+    )
+    (steps, optimizer), *later = (
+        make_steps(
+            settings,
+            model,
+            mesh,
+            max_boxes=max_boxes,
+            steps_per_epoch=steps_per_epoch,
+            class_counts=counts,
+            plan=plan,
+            index=index,
+        )
+        for index in range(len(plan))
     )
     return Experiment(
         settings=settings,
@@ -292,11 +353,14 @@ def build(
         train=train,
         val=val,
         max_boxes=max_boxes,
-        num_edges=pipeline.num_edges_of(train.source, train.keep),
+        num_edges=num_edges,
         repeats=repeats,
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         optimizer=optimizer,
         steps=steps,
         start=start,
+        notes=(*notes, *more),
+        stages=plan,
+        later=tuple(later),
     )

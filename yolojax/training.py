@@ -19,6 +19,7 @@ from yolojax.engine import (
     checkpoint,
     evaluate,
     loop,
+    stages,
     timing,
 )
 from yolojax.engine.book import Bookkeeping
@@ -56,10 +57,11 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     began = time.monotonic()
     with counter("pictures looked at") as progress:
         run = experiment.build(settings, workdir=workdir, progress=progress)
+    settings = run.settings
     config.check_config(settings, workdir)
     describe(run)
-    state = run.initial_state()
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
+    state = run.initial_state(checkpoints.latest_step() or 0)
     plan, judges, book = make_plan(run), control.make_judges(settings), Bookkeeping()
     if settings["swa"]["epochs"]:
         state = state._replace(swa=state.ema)
@@ -79,6 +81,8 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     source = run.train.source
     config.write_classes(source.class_names, source.category_ids, workdir)
     batches = feed.batches
+    # Only of a stream that goes by them.
+    see_losses = getattr(batches, "see_losses", lambda step, losses: None)
     if restored is not None:
         batches.set_state(restored.data)
     if feed.note:
@@ -101,6 +105,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             total_steps=run.total_steps,
             steps_per_epoch=run.steps_per_epoch,
             start_step=start,
+            place=run.place_of,
         ) as progress,
     ):
         if start == 0 and settings["log"]["pictures"] and writes:
@@ -127,6 +132,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
                 filled=filled,
             ),
             on_metric=run.optimizer.on_metric,
+            on_epoch=lambda number: see_losses(number, pictures.last),
         )
         checkpoints.close()
         batches.close()
@@ -153,7 +159,7 @@ def describe(run: Experiment) -> None:
         f"classes, {run.image_size[0]}x{run.image_size[1]} px, "
         f"{run.settings['dtype']}, {devices.size} {devices.flat[0].platform} device(s)"
     )
-    for note in run.start.notes:
+    for note in (*run.start.notes, *run.notes):
         print(note)
     for part, data in (("train", run.train), ("val", run.val)):
         if data is None:
@@ -162,6 +168,8 @@ def describe(run: Experiment) -> None:
         print(f"{part}: {len(data.keep)} pictures, {boxes} boxes")
         if text := data.report.render():
             print(text)
+    if plan := stages.describe(run.stages, run.model.shapes()["params"]):
+        print(plan)
     print(
         f"{run.steps_per_epoch} steps an epoch, {run.total_steps} in all; "
         f"up to {run.max_boxes} boxes a picture",
@@ -180,6 +188,7 @@ def make_plan(run: Experiment) -> loop.Plan:
         save_every=chosen["every_steps"]
         or chosen["every_epochs"] * run.steps_per_epoch,
         max_seconds=3600 * run.settings["max_hours"],
+        place=run.place_of if run.later else None,
     )
 
 

@@ -138,6 +138,7 @@ def fit(
     average: WeightAverage | None,
     advice: Callable[[bool], str],
     on_metric: Callable[[Any, float], Any] | None = None,
+    on_epoch: Callable[[int], None] = lambda number: None,
 ) -> Outcome:
     """Train from `state` to the end of the plan, an early stop or a signal.
 
@@ -158,6 +159,8 @@ def fit(
         advice: what to change where steps wait for data; takes whether an epoch has
             passed in this part of the run.
         on_metric: from the optimiser's state and an evaluation's score to the state.
+        on_epoch: called after the last step of an epoch with the number of steps done,
+            when the losses of its pictures are known.
 
     Raises:
         NotFinite: ten steps in a row had to be skipped.
@@ -200,6 +203,7 @@ def fit(
                 now = clock.read()
                 epoch, spent = now, now.since(epoch)
                 _log_epoch(number, log, spent, pictures)
+                on_epoch(number)
                 mean = {"loss": book.take_epoch()}
                 best = judges.see(book, number, mean, train=True)
             if average is not None:

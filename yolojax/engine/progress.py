@@ -41,6 +41,7 @@ class Progress:
         interval: seconds between plain lines; the end of an epoch always has one.
         file: where to; standard output if None.
         now: seconds, from any origin, never falling.
+        place: see `loop.Plan`.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Progress:
         interval: float = 15.0,
         file: TextIO | None = None,
         now: Callable[[], float] = time.monotonic,
+        place: Callable[[int], int] = lambda step: step,
     ):
+        self._place_of = place
         self._file = file or sys.stdout
         self._total = total_steps
         self._per_epoch = max(1, steps_per_epoch)
@@ -62,7 +65,7 @@ class Progress:
         # The first step compiles; the time that is left is reckoned from its end on.
         self._since: tuple[int, float] | None = None
         self._last_line = -math.inf
-        self._last_epoch = start_step // self._per_epoch
+        self._last_epoch = place(start_step) // self._per_epoch
         self._detail = ""
         self._live: Live | None = None
         if self._file.isatty():
@@ -122,7 +125,7 @@ class Progress:
         self._detail = "  ".join(parts)
         if self._live is not None:
             return
-        now, epoch = self._now(), self._step // self._per_epoch
+        now, epoch = self._now(), self._place_of(self._step) // self._per_epoch
         if now - self._last_line >= self._interval or epoch > self._last_epoch:
             self._last_line, self._last_epoch = now, epoch
             left = format_duration(self.seconds_left)
@@ -161,9 +164,10 @@ class Progress:
         self.close()
 
     def _place(self) -> str:
-        epochs = math.ceil(self._total / self._per_epoch)
+        epochs = math.ceil(self._place_of(self._total) / self._per_epoch)
         # Step 10 of 10 a epoch still belongs to epoch 1.
-        epoch = min(epochs, max(0, self._step - 1) // self._per_epoch + 1)
+        place = self._place_of(max(0, self._step - 1))
+        epoch = min(epochs, place // self._per_epoch + 1)
         return f"epoch {epoch}/{epochs}  step {self._step}/{self._total}"
 
     def _print(self, text: str) -> None:

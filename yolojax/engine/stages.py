@@ -22,6 +22,7 @@ from yolojax.optim.build import Optimizer
 from yolojax.optim.freeze import NOTHING, Frozen, find_frozen
 from yolojax.optim.transforms import AccumulateState
 from yolojax.records import TrainState
+from yolojax.trees import flatten
 
 KEYS = ("epochs", "freeze", "data_fraction", "lr_scale")
 FREEZE_KEYS = ("match", "layers", "statistics")
@@ -164,23 +165,31 @@ def step_of_epoch(stages: Sequence[Stage], epoch: int) -> int:
     return stage.first_step + (epoch - stage.first_epoch) * stage.steps_per_epoch
 
 
-def describe(stages: Sequence[Stage], num_parameters: Callable[[Frozen], int]) -> str:
+def describe(stages: Sequence[Stage], params: Mapping[str, Any]) -> str:
     """The plan as a table, to be printed; empty for a run of one plain stage.
 
     Args:
         stages: timed or not.
-        num_parameters: how many numbers are frozen.
+        params: of the network, or their shapes.
     """
-    if len(stages) == 1 and stages[0].frozen == NOTHING:
+    first = stages[0]
+    plain = Stage(first.epochs, steps_per_epoch=first.steps_per_epoch)
+    if tuple(stages) == (plain,):
         return ""
-    lines = ["stage  epochs  data  rate  frozen parameters (statistics)"]
+    sizes = {path: math.prod(leaf.shape) for path, leaf in flatten(params).items()}
+    lines = ["stage  epochs  steps  data  rate  frozen"]
     for number, stage in enumerate(stages):
-        frozen = stage.frozen
-        text = f"{num_parameters(frozen):,} in {len(frozen.parameters)} arrays"
-        text += f" ({len(frozen.norms)} normalisations)" if frozen.norms else ""
+        paths, norms = stage.frozen
+        text = "nothing"
+        if paths:
+            share = sum(sizes[path] for path in paths) / sum(sizes.values())
+            text = (
+                f"{len(paths)} of {len(sizes)} arrays ({share:.0%} of the parameters)"
+            )
+            text += f", statistics of {len(norms)} normalisations" if norms else ""
         lines.append(
-            f"{number:>5}  {stage.epochs:>6}  {stage.data_fraction:>4g}  "
-            f"{stage.lr_scale:>4g}  {text if frozen.parameters else 'none'}"
+            f"{number:>5}  {stage.epochs:>6}  {stage.end - stage.first_step:>5}  "
+            f"{stage.data_fraction:>4g}  {stage.lr_scale:>4g}  {text}"
         )
     return "\n".join(lines)
 
