@@ -1,5 +1,7 @@
 """Each optimiser against Optax's own function of its name, and what surrounds them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from yolojax.optim import build, wrappers
 from yolojax.optim.optimizers import OPTIMIZERS
 
 RATE, MOMENTUM = 0.03, 0.9
-PLAIN = dict(
+PLAIN: dict[str, Any] = dict(
     learning_rate=RATE,
     schedule="constant",
     momentum=MOMENTUM,
