@@ -17,6 +17,7 @@ from yolojax.data import check, pipeline
 from yolojax.data.report import Report
 from yolojax.data.sampling import SAMPLERS, fraction_of
 from yolojax.data.sources import SOURCES
+from yolojax.data.weighing import WeighedBatches, weights_of_losses
 
 Sampler = Callable[..., np.ndarray | None]
 # Arguments of sources that are paths, taken relative to `data.root`.
@@ -128,13 +129,36 @@ def sampler_of(settings: Mapping[str, Any]) -> tuple[Sampler, float]:
     chosen = functools.partial(sampler, **arguments)
     try:
         for key, value in {"fraction": fraction, **arguments}.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number and key != "by":
                 raise ValueError(f"{key} must be a number, not {value!r}")
         fraction_of(0, 1, fraction)
         chosen([np.zeros(1, np.int64)])
     except ValueError as error:
         raise ValueError(f"config.data.sampling ({name!r}): {error}") from error
+    parts = [stage.get("data_fraction", 1) for stage in settings["stages"]]
+    if arguments.get("by") == "loss" and min([1, *parts]) < 1:
+        raise ValueError(
+            f"config.data.sampling ({name!r}): by='loss' needs the same pictures in "
+            "every epoch, but config.stages has a data_fraction below 1"
+        )
     return chosen, fraction
+
+
+def weighed(settings: Mapping[str, Any], batches: Any, keep: np.ndarray) -> Any:
+    """The training stream, weighed by losses where `data.sampling` says so.
+
+    Args:
+        settings: a complete config, checked by `sampler_of`.
+        batches: what the host or the devices give.
+        keep: the pictures used, by their index in the source.
+    """
+    arguments = settings["data"]["sampling"]
+    if arguments.get("by") != "loss":
+        return batches
+    given = {key: arguments[key] for key in ("power", "least") if key in arguments}
+    weigh = functools.partial(weights_of_losses, **{"power": 1.0, **given})
+    return WeighedBatches(batches, weigh, keep)
 
 
 def sampled(settings: Mapping[str, Any], data: Data) -> tuple[Data, np.ndarray | None]:

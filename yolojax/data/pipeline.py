@@ -42,6 +42,7 @@ class TrainBatches(Iterator[Batch]):
 
     Attributes:
         steps_per_epoch: batches an epoch.
+        streams: which pictures make which batch, one for all hosts.
         max_boxes: rows for boxes of each picture.
         cache_note: what the cache will come to take; empty without one.
         grain_iterator: Grain's iterator underneath, for Orbax's Grain handler; it
@@ -60,7 +61,7 @@ class TrainBatches(Iterator[Batch]):
         cache_note: str,
         start_step: int,
     ):
-        self.steps_per_epoch = stream.steps_per_epoch
+        self.steps_per_epoch, self.streams = stream.steps_per_epoch, [stream]
         self.max_boxes = layout.max_boxes
         self.cache_note = cache_note
         self._loader = loader

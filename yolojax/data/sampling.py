@@ -22,6 +22,9 @@ import numpy as np
 # number) as well.
 _ORDER, _FRACTION, _SHARDS = 1, 3, 4
 
+# What `image_weighted` goes by.
+WEIGHTS = ("classes", "loss")
+
 Labels = Sequence[np.ndarray]
 
 
@@ -72,23 +75,39 @@ def class_balanced(labels: Labels, *, background: float = 1.0) -> np.ndarray:
 
 
 def image_weighted(
-    labels: Labels, *, power: float = 1.0, background: float = 1.0
+    labels: Labels,
+    *,
+    by: str = "classes",
+    power: float = 1.0,
+    background: float = 1.0,
+    least: float = 0.1,
 ) -> np.ndarray:
-    """Pictures in proportion to the rarity of their boxes.
+    """Pictures in proportion to the rarity of their boxes, or to their last losses.
 
     A box weighs `1 / (boxes of its class) ** power`, a picture as much as its boxes
     together.
 
     Args:
         labels: the classes of each picture's boxes.
-        power: 1 gives every class the same weight in all, 0 every box.
-        background: how often a picture without a box is expected in an epoch.
+        by: "classes", or "loss" for the losses of the epoch before, see
+            `weighing.weights_of_losses`; the first epoch has each picture once.
+        power: 1 gives every class the same weight in all, 0 every box; likewise of
+            losses.
+        background: how often a picture without a box is expected in an epoch; by loss
+            such a picture is one like the others.
+        least: by loss, how often one that has none is expected.
 
     Raises:
-        ValueError: a negative argument, or no picture with a box.
+        ValueError: an argument out of range, or no picture with a box.
     """
+    if by not in WEIGHTS:
+        raise ValueError(f"by is {by!r}, expected {' or '.join(map(repr, WEIGHTS))}")
     if power < 0:
         raise ValueError(f"power is {power}, expected at least 0")
+    if not 0 < least <= 1:
+        raise ValueError(f"least is {least}, expected above 0 and at most 1")
+    if by == "loss":
+        return np.ones(len(labels))
     boxes = np.bincount(np.concatenate([*labels, np.zeros(0, np.int64)]).astype(int))
     weight = np.maximum(boxes, 1).astype(np.float64) ** -power
     return _normalised([weight[own].sum() for own in labels], background)
@@ -212,6 +231,13 @@ def _words(seed: int, epoch: int, domain: int, count: int, shard: int = 0) -> An
     ).random_raw(count)
 
 
+class _Weights:
+    """How often pictures are expected, as a key by itself and not by its numbers."""
+
+    def __init__(self, repeats: np.ndarray | None):
+        self.repeats = repeats
+
+
 class Stream:
     """The endless training stream, cut into batches; every step is random access.
 
@@ -229,6 +255,7 @@ class Stream:
         steps_per_epoch: int | None = None,
         repeats: np.ndarray | None = None,
         shard: int = 0,
+        own: np.ndarray | None = None,
     ):
         """Set up the stream.
 
@@ -240,6 +267,8 @@ class Stream:
                 picture.
             repeats: see `epoch_order`.
             shard: see `epoch_order`.
+            own: int64 [num_pictures], what `reweigh` calls these pictures; None: by
+                their places.
 
         Raises:
             ValueError: a number is not positive.
@@ -257,12 +286,23 @@ class Stream:
         self.num_pictures = num_pictures
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
-        # Two epochs are alive while batches are prepared across their border.
+        self._own = own
+        self._weights = _Weights(repeats)
+        # Two epochs are alive while batches are prepared across their border. By the
+        # weights, too: a thread may still be at an order that is no longer wanted.
         self._order = functools.lru_cache(maxsize=2)(
-            lambda epoch: epoch_order(
-                seed, epoch, num_pictures, repeats=repeats, shard=shard
+            lambda epoch, weights: epoch_order(
+                seed, epoch, num_pictures, repeats=weights.repeats, shard=shard
             )
         )
+
+    def reweigh(self, repeats: np.ndarray) -> None:
+        """Let pictures come so often from now on, in as many steps an epoch as before.
+
+        Args:
+            repeats: see `epoch_order`; of all pictures that `own` counts.
+        """
+        self._weights = _Weights(repeats if self._own is None else repeats[self._own])
 
     def places(self, step: int) -> np.ndarray:
         """Which pictures make the batch of `step`.
@@ -274,7 +314,7 @@ class Stream:
             int64 [batch_size], each in [0, num_pictures).
         """
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = self._order(epoch)
+        order = self._order(epoch, self._weights)
         places = within * self.batch_size + np.arange(self.batch_size)
         return order[places % len(order)]
 

@@ -75,6 +75,7 @@ def make_shards(
             steps_per_epoch=steps_per_epoch,
             repeats=None if repeats is None else repeats[own],
             shard=shard,
+            own=own,
         )
         for shard, own in enumerate(pictures)
     ]
@@ -86,6 +87,7 @@ class StoredRows(Iterator[np.ndarray]):
 
     Attributes:
         steps_per_epoch: batches an epoch.
+        streams: of this host's devices.
     """
 
     def __init__(self, streams: Sequence[Stream], *, start_step: int = 0):
@@ -96,13 +98,13 @@ class StoredRows(Iterator[np.ndarray]):
             start_step: the step of the first batch.
         """
         self.steps_per_epoch = streams[0].steps_per_epoch
-        self._streams = streams
+        self.streams = streams
         self._step = start_step
         self._batches = 0
 
     def __next__(self) -> np.ndarray:
         """int32 [b]: for each device in turn, rows of its shard."""
-        rows = [stream.places(self._step) for stream in self._streams]
+        rows = [stream.places(self._step) for stream in self.streams]
         self._step += 1
         self._batches += 1
         return np.concatenate(rows).astype(np.int32)
@@ -118,7 +120,7 @@ class StoredRows(Iterator[np.ndarray]):
     @property
     def stats(self) -> dict[str, float]:
         """As `TrainBatches.stats`; after the store is filled, nothing is decoded."""
-        size = sum(stream.batch_size for stream in self._streams)
+        size = sum(stream.batch_size for stream in self.streams)
         return {
             "batches": self._batches,
             "pictures": self._batches * size,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from yolojax.data.weighing import array_from_text, array_to_text
 
 QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9, "max": 1.0}
 
@@ -30,8 +30,7 @@ class PictureLosses:
     def __init__(self, length: int, text: str = ""):
         self.last = np.full(length, np.nan, np.float32)
         if text:
-            found = zlib.decompress(base64.b64decode(text))
-            self.last = np.frombuffer(found, np.float32).copy()
+            self.last = array_from_text(text)
         if len(self.last) != length:
             raise ValueError(
                 f"the run was begun with {len(self.last)} training pictures, now "
@@ -42,7 +41,7 @@ class PictureLosses:
         """The array in a form for JSON; empty where no picture was seen."""
         if not np.isfinite(self.last).any():
             return ""
-        return base64.b64encode(zlib.compress(self.last.tobytes(), 1)).decode()
+        return array_to_text(self.last)
 
     def add(self, image_id: Any, losses: Any) -> None:
         """Note the losses of a batch.
