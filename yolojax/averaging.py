@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from yolojax import control, recipe
-from yolojax import settings as config
+from yolojax import recipe
 from yolojax.engine import device_cache, sharding, swa
 from yolojax.engine.feed import Feed
 from yolojax.engine.step import augmentation_of_step
@@ -32,7 +31,7 @@ def make_average(
         return None
     return swa.WeightAverage(
         state.swa or state.ema,
-        start=(control.num_epochs(run.settings) - epochs) * every,
+        start=run.stages[-1].end - epochs * every,
         every=every,
         recompute=make_recompute(run, feed),
     )
@@ -75,13 +74,14 @@ def _make_statistics(run: Experiment) -> Callable[..., Any]:
         ),
         run.mesh,
     )
-    total = control.num_epochs(run.settings) * run.steps_per_epoch
+    total = run.stages[-1].end
+    closing = recipe.closing_step(run.settings, run.stages)
 
     def move(params: Any, stats: Any, batch: Any, step: jax.Array) -> Any:
         key, options = augmentation_of_step(
             total + step,
             seed=run.settings["seed"],
-            mosaic_steps=config.mosaic_steps(run.settings, run.steps_per_epoch),
+            mosaic_steps=closing,
             total_steps=total,
         )
         pictures, _ = augment(key, batch, **options)
