@@ -57,11 +57,15 @@ def make_recompute(
             for number in range(run.steps_per_epoch):
                 yield feed.put(next(feed.batches)), jnp.int32(number)
 
-        return swa.mean_statistics(
+        # The training, if it goes on, takes the same batches again.
+        before = feed.batches.get_state()
+        found = swa.mean_statistics(
             lambda stats, batch: move(variables["params"], stats, *batch),
             variables["batch_stats"],
             batches(),
         )
+        feed.batches.set_state(before)
+        return found
 
     return recompute
 

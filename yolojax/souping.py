@@ -193,12 +193,9 @@ def _make_mix(workdir: Path, loaded: Loaded) -> Callable[[Sequence[Any]], Any]:
     run = experiment.build(loaded.settings, workdir=workdir)
     feed = run.feed()
     feed.fill(None)
-    start = feed.batches.get_state()
     recompute = averaging.make_recompute(run, feed)
 
     def mix(several: Sequence[Any]) -> Any:
-        # The same batches for each soup.
-        feed.batches.set_state(start)
         mean = mean_variables(several)
         statistics = jax.tree.map(np.asarray, recompute(mean))
         return {**mean, "batch_stats": statistics}
