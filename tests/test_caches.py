@@ -1,5 +1,6 @@
 """Whole runs with each cache: labels edited, killed and resumed, two at once."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -112,7 +113,7 @@ def assert_same_bits(one, other):
     assert rows[0] == rows[1]
 
 
-def write_config(tmp_path, cache, devices):
+def write_config(tmp_path, cache, devices, **changes):
     write_data(tmp_path / "data")
     path = tmp_path / "config.py"
     chosen = settings_of(
@@ -123,6 +124,7 @@ def write_config(tmp_path, cache, devices):
         checkpoint__every_steps=2,
         log__every_steps=1,
         log__tensorboard=False,
+        **changes,
     )
     path.write_text(CONFIG.format(settings=chosen))
     return path
@@ -130,16 +132,29 @@ def write_config(tmp_path, cache, devices):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "cache, devices", [("disk", 1), ("device", 1), ("device", 4), ("disk", 4)]
+    "cache, devices, sampling",
+    [
+        ("disk", 1, dict(name="shuffle")),
+        ("device", 1, dict(name="shuffle")),
+        ("disk", 4, dict(name="shuffle")),
+        ("device", 4, dict(name="shuffle")),
+        ("disk", 1, dict(name="image_weighted", by="loss")),
+        ("device", 4, dict(name="image_weighted", by="loss")),
+    ],
 )
-def test_a_killed_run_resumed_ends_with_the_same_bits(tmp_path, cache, devices):
-    """SIGKILL in the first epoch, which is also half-way through building the cache."""
-    config = write_config(tmp_path, cache, devices)
+def test_a_killed_run_resumed_ends_with_the_same_bits(
+    tmp_path, cache, devices, sampling
+):
+    """SIGKILL in the first epoch, which is also half-way through building the cache.
+
+    And in the midst of a later one, whose pictures may go by the losses at its start.
+    """
+    config = write_config(tmp_path, cache, devices, data__sampling=sampling)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     own, other = (f"--config.data.cache_dir={tmp_path / name}" for name in "ab")
     output = finish(start(tmp_path, config, whole, own, devices=devices))
     assert f"cache '{cache}'" in output
-    for last in (1, 12):
+    for last in (1, 13):
         process = start(tmp_path, config, killed, other, devices=devices)
         while process.poll() is None:
             rows = read_metrics(killed)
@@ -188,3 +203,65 @@ def test_a_refused_cache_is_one_message_and_then_another_may_be_chosen(
     assert message in errors and "Traceback" not in errors
     config.write_text(config.read_text().replace(f"'{cache}'", "'none'"))
     finish(start(tmp_path, config, "run"))
+
+
+def jpeg_data(folder):
+    """JPEGs of the training size that the encoded caches keep as they are."""
+    write_data(folder, size=(64, 64))
+    for path in (folder / "images").iterdir():
+        picture = cv2.imread(str(path))
+        path.unlink()
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 80]
+        assert cv2.imwrite(str(path.with_suffix(".jpg")), picture, quality)
+        assert path.with_suffix(".jpg").stat().st_size <= 64 * 64 * 3 / 6
+
+
+def stream_of(run, cache, **changes):
+    """Three epochs of the host's batches, and what the cache says."""
+    data = {**run.settings["data"], "cache": cache, **changes}
+    run = dataclasses.replace(run, settings={**run.settings, "data": data})
+    feed = run.feed()
+    batches = [next(feed.batches) for _ in range(3 * run.steps_per_epoch)]
+    feed.batches.close()
+    return jax.tree.map(lambda *x: np.stack(x), *batches), feed.note
+
+
+def assert_equal_streams(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_cache_encoded_and_disk_give_the_same_batches_to_the_bit(tmp_path):
+    """Of JPEGs that need no shrinking, whose own bytes are kept."""
+    jpeg_data(tmp_path)
+    run = experiment.build(settings_of(tmp_path, "none"))
+    none, _ = stream_of(run, "none")
+    encoded, _ = stream_of(run, "encoded")
+    assert_equal_streams(none, encoded)
+    folder = str(tmp_path / "cache")
+    for has in (0, 24):
+        disk, note = stream_of(run, "disk", cache_dir=folder)
+        assert f"has {has} of 24" in note
+        assert_equal_streams(none, disk)
+
+
+def test_encoded_and_disk_give_the_same_batches_whatever_they_hold(tmp_path):
+    """Of pictures that are shrunk, and so encoded: empty, full, and with little room.
+
+    Without a cache these differ from them, by what JPEG loses.
+    """
+    write_data(tmp_path)
+    run = experiment.build(settings_of(tmp_path, "none"))
+    encoded, _ = stream_of(run, "encoded")
+    few, note = stream_of(run, "encoded", cache_bytes=5000)
+    assert "the others are read anew" in note
+    assert_equal_streams(encoded, few)
+    folder = str(tmp_path / "cache")
+    for has in (0, 24):
+        disk, note = stream_of(run, "disk", cache_dir=folder)
+        assert f"has {has} of 24" in note
+        assert_equal_streams(encoded, disk)
+    none, _ = stream_of(run, "none")
+    difference = np.abs(none.image.astype(int) - encoded.image)
+    assert 0 < difference.mean() < 4
+    np.testing.assert_array_equal(none.boxes, encoded.boxes)
