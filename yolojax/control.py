@@ -28,8 +28,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 def num_epochs(settings: Mapping[str, Any]) -> int:
     """Epochs of the run, over all its stages."""
-    stages = settings["stages"]
-    return sum(s.get("epochs", 0) for s in stages) if stages else settings["epochs"]
+    return settings["epochs"]
 
 
 def make_judges(settings: Mapping[str, Any]) -> Judges:
