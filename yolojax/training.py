@@ -27,6 +27,7 @@ from yolojax.engine.log import RunLog
 from yolojax.engine.pictures import PictureLosses
 from yolojax.engine.progress import Progress, counter
 from yolojax.experiment import Experiment
+from yolojax.losses.weights import count_classes
 from yolojax.metrics.detection import GroundTruth
 
 Evaluation = Callable[[Any], dict[str, Any]]
@@ -227,9 +228,10 @@ def make_val_loss(run: Experiment) -> Callable[[Any], float]:
     data = run.val
     if data is None:
         return lambda variables: math.nan
-    value = evaluate.make_loss_step(
-        run.model, recipe.make_loss(run.settings, run.model), run.mesh
-    )
+    labels = (run.train.source[i].labels for i in run.train.keep.tolist())
+    counts = count_classes(labels, run.model.num_classes)
+    loss = recipe.make_loss(run.settings, run.model, counts)
+    value = evaluate.make_loss_step(run.model, loss, run.mesh)
     batches = datasets.make_eval_batches(
         run.settings, data, stride=run.model.max_stride
     )
