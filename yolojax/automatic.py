@@ -12,6 +12,7 @@ from typing import Any
 from yolojax.lookup import hint
 
 AUTO = "auto"
+KEYS = ("batch_size", "model.anchors")
 # Of a device's memory, where `auto` does not say.
 SHARE = 0.9
 _WITH_SHARE = re.compile(r"auto:(0?\.\d+|1(\.0*)?)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import runpy
 import sys
@@ -13,6 +14,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from yolojax.automatic import AUTO, KEYS
 from yolojax.files import cache_home
 from yolojax.lookup import hint
 
@@ -50,7 +52,9 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         sys.exit(0)
     try:
         _check_config_file(sys.argv)
+        sys.argv, automatic = _take_automatic(sys.argv)
         extra = FLAGS(sys.argv)[1:]
+        _set_automatic(automatic)
         if extra and rest:
             FLAGS[rest].value = [*(FLAGS[rest].value or []), *extra]
         elif extra:
@@ -99,6 +103,41 @@ def _check_config_file(argv: Sequence[str]) -> None:
         choices = f" Choices: {', '.join(near)}" if near else ""
         raise ValueError(f"no config file {str(file)!r}.{choices}")
     _load_config(path)
+
+
+def _take_automatic(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line without overrides by `auto`, and these by key.
+
+    A config file has a number there, or nothing, and its flag would refuse the word.
+    """
+    rest, found = [], {}
+    arguments = iter(argv)
+    for argument in arguments:
+        name, _, value = argument.lstrip("-").partition("=")
+        key = name.removeprefix("config.")
+        if not argument.startswith(("--config.", "-config.")) or key not in KEYS:
+            rest.append(argument)
+            continue
+        given = [argument] if value else [argument, *itertools.islice(arguments, 1)]
+        value = value or given[-1]
+        if value.startswith(AUTO):
+            found[key] = value
+        else:
+            rest += given
+    return rest, found
+
+
+def _set_automatic(found: dict[str, str]) -> None:
+    """Set keys of the config to `auto`."""
+    for key, value in found.items():
+        if "config" not in FLAGS or FLAGS.config is None:
+            raise ValueError(f"--config.{key}={value}: give --config, too")
+        node, last = FLAGS.config, key
+        if "." in key:
+            section, last = key.split(".")
+            node = node[section]
+        with node.unlocked(), node.ignore_type():
+            node[last] = value
 
 
 def _hint_for_strangers(error: BaseException) -> str:

@@ -225,7 +225,7 @@ def resolve_batch(
     *,
     max_boxes: int,
     num_edges: int,
-    epoch_length: int,
+    epoch_length: int | None,
     num_kept: int,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The config with a number for `batch_size`, and what to say about it.
@@ -236,7 +236,8 @@ def resolve_batch(
         mesh: the devices.
         max_boxes: see `step_memory`.
         num_edges: see `step_memory`.
-        epoch_length: pictures that an epoch shows; the most that a batch may have.
+        epoch_length: pictures that an epoch shows, the most that a batch may have;
+            None: not known.
         num_kept: pictures that `data.cache = "device"` keeps.
 
     Raises:
@@ -247,7 +248,7 @@ def resolve_batch(
     if share is None:
         return settings, ()
     devices = int(mesh.devices.size)
-    if epoch_length < devices:
+    if epoch_length is not None and epoch_length < devices:
         raise ValueError(
             f"config.batch_size is 'auto', but {epoch_length} picture(s) are fewer "
             f"than {devices} devices. Use fewer: --config.devices=1"
@@ -256,22 +257,16 @@ def resolve_batch(
     stored = _stored_bytes(settings, max_boxes, num_edges, num_kept) / devices
 
     def measure(batch_size: int) -> float:
-        steps = math.ceil(epoch_length / batch_size)
-        memory = step_memory(
-            {**settings, "batch_size": batch_size},
-            model,
-            mesh,
-            max_boxes=max_boxes,
-            num_edges=num_edges,
-            steps_per_epoch=steps,
-        )
-        return memory.total
+        trial = {**settings, "batch_size": batch_size}
+        rooms = {"max_boxes": max_boxes, "num_edges": num_edges}
+        return step_memory(trial, model, mesh, **rooms).total
 
     budget = share * free - stored
     chosen = choose_batch(measure, budget=budget, devices=devices, most=epoch_length)
     size = _smallest_of_hosts(chosen.batch_size)
     settings = {**settings, "batch_size": size}
-    why = ", all pictures of an epoch" if size + devices > epoch_length else ""
+    whole = epoch_length is not None and size + devices > epoch_length
+    why = ", all pictures of an epoch" * whole
     lines = [
         f"config.batch_size = {size} (auto{why}): a step needs about "
         f"{chosen.num_bytes / _MIB:,.0f} MiB"

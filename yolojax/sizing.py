@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolojax import datasets, experiment, recipe, trees
-from yolojax.engine import sharding
-from yolojax.engine.step import init_state
+from yolojax import datasets, experiment, memory, trees
 from yolojax.models.model import Model
-from yolojax.records import Batch
+
+# Room for boxes of a picture where only the data would say; it hardly counts.
+_MAX_BOXES = 100
 
 # Options of a Darknet [yolo] section: our key, and what Darknet takes where there is
 # no such option. Without a default there is nothing to set.
@@ -97,35 +97,36 @@ def describe_training(model: Model) -> list[str]:
     return ["", title, *(f"  {line}" for line in lines)]
 
 
-def describe_memory(settings: Mapping[str, Any]) -> str:
+def describe_memory(settings: dict[str, Any]) -> str:
     """The memory of a training step at the configured batch, by the compiler's word.
 
     Raises:
-        ValueError: the config does not say how many classes there are.
+        ValueError: the config does not say how many classes there are, or, where the
+            batch is `auto`, not a picture fits.
     """
     model = _model(settings)
     mesh = experiment.make_mesh(settings)
-    max_boxes = settings["data"]["max_boxes"] or 100
-    step, optimizer = recipe.make_step(
+    max_boxes = settings["data"]["max_boxes"] or _MAX_BOXES
+    # The data are not read here, so that they set no limit.
+    settings, notes = memory.resolve_batch(
         settings,
         model,
         mesh,
         max_boxes=max_boxes,
-        steps_per_epoch=1,
-        image_size=max(recipe.training_sizes(settings, model)),
+        num_edges=0,
+        epoch_length=None,
+        num_kept=0,
     )
-    state = jax.eval_shape(
-        lambda: init_state(jax.tree.map(_zeros, model.shapes()), optimizer)
-    )
-    state = _placed(state, sharding.replicated(mesh))
-    batch = _placed(_abstract_batch(settings, max_boxes), sharding.split(mesh))
-    memory = step.lower(state, batch).compile().memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    held -= memory.alias_size_in_bytes
-    return (
-        f"a step with {settings['batch_size']} pictures on {mesh.devices.size} "
-        f"device(s), each: {memory.temp_size_in_bytes / 2**20:,.0f} MiB while it runs, "
-        f"{held / 2**20:,.0f} MiB held"
+    found = memory.step_memory(settings, model, mesh, max_boxes=max_boxes)
+    free, known = memory.room(mesh)
+    return "\n".join(
+        [
+            *notes,
+            f"a training step with {settings['batch_size']} pictures on "
+            f"{mesh.devices.size} device(s) needs of each:",
+            str(found),
+            f"there are {free / 2**20:,.0f} MiB {known}",
+        ]
     )
 
 
@@ -133,30 +134,6 @@ def _model(settings: Mapping[str, Any]) -> Model:
     if not settings["model"].get("num_classes"):
         raise ValueError("config.model.num_classes is 0; info reads no data: set it")
     return experiment.make_model(settings)
-
-
-def _zeros(leaf: Any) -> jax.Array:
-    return jnp.zeros(leaf.shape, leaf.dtype)
-
-
-def _placed(tree: Any, place: jax.sharding.NamedSharding) -> Any:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
-    )
-
-
-def _abstract_batch(settings: Mapping[str, Any], max_boxes: int) -> Batch:
-    rows = settings["batch_size"]
-    shapes = {
-        "image": ((rows, *datasets.image_size_of(settings), 3), jnp.uint8),
-        "size": ((rows, 2), jnp.int32),
-        "boxes": ((rows, max_boxes, 4), jnp.float32),
-        "labels": ((rows, max_boxes), jnp.int32),
-        "valid": ((rows, max_boxes), jnp.bool_),
-        "image_id": ((rows,), jnp.int32),
-        "origin": ((rows, 4), jnp.float32),
-    }
-    return Batch(**{k: jax.ShapeDtypeStruct(*v) for k, v in shapes.items()})
 
 
 def _operations(model: Model, height: int, width: int) -> float:
