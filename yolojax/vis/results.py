@@ -189,6 +189,13 @@ def _lines(title: str) -> Callable[[Any, dict[str, Series]], None]:
     return plot
 
 
+def _plot_skipped(axis: Any, series: dict[str, Series]) -> None:
+    axis.set_title("Share of skipped steps")
+    for steps, values in series.values():
+        axis.plot(steps, values, color=line_colour(0), linewidth=1.8, label="skipped")
+        axis.set_ylim(0, max(0.05, 1.1 * np.nanmax([0.0, *values])))
+
+
 def _is_part(name: str) -> bool:
     return name.startswith("loss/") and not name.startswith("loss/picture_")
 
@@ -219,7 +226,7 @@ PANELS: Sequence[
     (_lines("Norm of the gradient"), _begins("gradient_norm")),
     (_lines("Updates over parameters"), _begins("update_ratio/")),
     (_lines("Targets of each level"), _begins("targets/")),
-    (_lines("Share of skipped steps"), lambda name: name == "skipped_share"),
+    (_plot_skipped, lambda name: name == "skipped_share"),
 )
 
 
