@@ -22,7 +22,7 @@ FLOORS = [
     {"recipe", "anchoring", "network"},
     {"memory"},
     {"experiment", "exporters", "tuning"},
-    {"inference", "sizing", "previewing", "averaging"},
+    {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
     {"results", "souping"},
     {"training", "converting"},
 ]
