@@ -21,9 +21,9 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     make_judges(settings)
     make_decay(settings)
-    stages = settings["stages"]
-    last = stages[-1].get("epochs", 0) if stages else settings["epochs"]
-    swa.check_epochs(settings["swa"]["epochs"], last)
+    last = [s for s in settings["stages"][-1:] if isinstance(s, Mapping)]
+    epochs = last[0].get("epochs", 0) if last else settings["epochs"]
+    swa.check_epochs(settings["swa"]["epochs"], epochs)
 
 
 def num_epochs(settings: Mapping[str, Any]) -> int:

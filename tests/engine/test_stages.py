@@ -259,5 +259,5 @@ def test_a_run_resumed_within_a_stage_ends_with_the_same_bits(tmp_path):
         for path, leaf in leaves_of(before).items():
             start = now if "backbone" in now else f"{now}['backbone']"
             np.testing.assert_array_equal(expected[start + path], leaf)
-    assert expected[".loss_scale['scale']"] > 2.0**10
+    assert expected[".loss_scale['scale']"] not in (2.0**10, 0.0)
     assert isinstance(run.stages[0], Stage)
