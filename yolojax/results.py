@@ -23,6 +23,7 @@ from yolojax.vis.cells import draw_cell
 
 # Pictures that go through the network together; 0.25 and 0.45 are what `predict` uses.
 _TOGETHER = 8
+_CELL = (320, 320)
 # Two pictures side by side, as labelled and as predicted.
 _PAIR = (240, 484)
 
@@ -121,8 +122,11 @@ def draw_pictures(
     )
     lines = []
     if run.val is not None and shown:
-        cells = [pair[1] for pair in _pairs(predictor, loaded, run.val, shown)]
-        sheet = draw.contact_sheet(cells, 4)
+        cells = [
+            draw.fit_into(found, _CELL)
+            for _, found in _pairs(predictor, loaded, run.val, shown)
+        ]
+        sheet = draw.contact_sheet(cells, 4, cell_size=_CELL)
         draw.save_image(workdir / "plots" / "predictions.png", sheet)
         lines += ["plots/predictions.png: what the detector finds on val"]
     if worst:
@@ -154,17 +158,16 @@ def draw_worst(
     """
     examples = [data.source[index] for index in worst]
     losses = [float(pictures.last[index]) for index in worst]
-    pairs = list(_pairs(predictor, loaded, data, worst))
+    # Photographs are large: only a few of them are held as they are.
+    pairs = [
+        draw.fit_into(_side_by_side(*pair), _PAIR)
+        for pair in _pairs(predictor, loaded, data, worst)
+    ]
     captions = [
         f"{loss:.3g}  {Path(example.name).name}"
         for loss, example in zip(losses, examples, strict=True)
     ]
-    sheet = draw.contact_sheet(
-        [_side_by_side(*pair) for pair in pairs],
-        4,
-        cell_size=_PAIR,
-        captions=captions,
-    )
+    sheet = draw.contact_sheet(pairs, 4, cell_size=_PAIR, captions=captions)
     draw.save_image(workdir / "plots" / "worst.png", sheet)
     rows: list[Mapping[str, Any]] = [
         {

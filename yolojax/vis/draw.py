@@ -255,7 +255,7 @@ def contact_sheet(
     sheet[:] = PAPER
     for index, image in enumerate(images):
         check_picture(image, f"contact_sheet, picture {index}")
-        fitted = _fit_into(image, cell_size)
+        fitted = fit_into(image, cell_size)
         row, column = divmod(index, columns)
         top = gap + row * (cell_height + strip + gap)
         left = gap + column * (cell_width + gap)
@@ -272,7 +272,7 @@ def contact_sheet(
     return sheet
 
 
-def _fit_into(image: np.ndarray, cell_size: tuple[int, int]) -> np.ndarray:
+def fit_into(image: np.ndarray, cell_size: tuple[int, int]) -> np.ndarray:
     """The picture resized, its shape kept, to touch two sides of the cell."""
     height, width = image.shape[:2]
     ratio = min(cell_size[0] / height, cell_size[1] / width)
