@@ -60,6 +60,8 @@ def compare(
         ValueError: fewer boxes, or fewer different ones, than anchors.
     """
     sides = sides_of(settings, data)
+    if not len(sides):
+        raise ValueError(f"no anchors from config.data.train: {_none_large(settings)}")
     ratio = settings["loss"]["anchor_ratio"]
     fitness = "ratio" if model.decoding.sizes == "square" else "iou"
     own = np.asarray(model.anchors, np.float64)
@@ -129,11 +131,7 @@ def advice(settings: Mapping[str, Any], model: Model, data: Data) -> tuple[str, 
         return ()
     sides = sides_of(settings, data)
     if not len(sides):
-        least = settings["augment"]["boxes"]["min_side"]
-        return (
-            f"no box has both sides above {least:g} px at this size, so none will be "
-            "learnt: raise config.image_size",
-        )
+        return (_none_large(settings),)
     ratio = settings["loss"]["anchor_ratio"]
     fit = fitting.measure(sides, np.asarray(model.anchors.reshape(-1, 2)), ratio)
     if fit.recall >= LEAST_RECALL:
@@ -142,6 +140,14 @@ def advice(settings: Mapping[str, Any], model: Model, data: Data) -> tuple[str, 
         f"the anchors do not fit: only {fit.recall:.1%} of {len(sides)} boxes have one "
         f"within a factor of {ratio:g} ({LEAST_RECALL:.0%} is enough). Set "
         "config.model.anchors='auto' in a new run, or see python -m yolojax.anchors",
+    )
+
+
+def _none_large(settings: Mapping[str, Any]) -> str:
+    least, size = settings["augment"]["boxes"]["min_side"], image_size_of(settings)
+    return (
+        f"no box has both sides above config.augment.boxes.min_side={least:g} px in "
+        f"pictures of {size[0]}x{size[1]}; raise config.image_size"
     )
 
 

@@ -283,6 +283,7 @@ def fit_anchors(
         clustered,
         anchor_ratio=anchor_ratio,
         fitness=fitness,
+        generations=GENERATIONS,
         min_side=min_side,
         seed=seed,
     )

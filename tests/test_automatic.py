@@ -1,0 +1,100 @@
+"""`auto` on the command line, where the config file has a number or nothing."""
+
+import sys
+
+import pytest
+from absl import flags
+
+from yolojax import automatic, command
+
+# That of the library which loads a config file.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
+
+FILE = """
+from ml_collections import ConfigDict
+
+def get_config():
+    c = ConfigDict()
+    c.batch_size = {batch}
+    c.model = ConfigDict(dict(name="yolov5n"))
+    return c
+"""
+
+
+@pytest.fixture
+def config_of(tmp_path, monkeypatch):
+    """What a command line makes of a config file, as nested dicts."""
+
+    def read(*arguments, batch="16"):
+        path = tmp_path / "c.py"
+        path.write_text(FILE.format(batch=batch))
+        values = flags.FlagValues()
+        monkeypatch.setattr(command, "FLAGS", values)
+        monkeypatch.setattr(sys, "argv", ["x", f"--config={path}", *arguments])
+        command.config_flags.DEFINE_config_file("config", flag_values=values)
+        monkeypatch.setattr(command, "_set_up_jax", lambda: None)
+        found = {}
+
+        def main():
+            found.update(values.config.to_dict())
+            return 0
+
+        with pytest.raises(SystemExit) as stopped:
+            command.run(main, usage="")
+        return found if stopped.value.code == 0 else stopped.value.code
+
+    return read
+
+
+def test_auto_takes_the_place_of_a_number_and_of_nothing(config_of):
+    assert config_of()["batch_size"] == 16
+    assert config_of("--config.batch_size=8")["batch_size"] == 8
+    for words in (["--config.batch_size=auto"], ["--config.batch_size", "auto"]):
+        assert config_of(*words, "--config.model.name=x") == {
+            "batch_size": "auto",
+            "model": {"name": "x"},
+        }
+    assert config_of("--config.batch_size=auto:0.5")["batch_size"] == "auto:0.5"
+    assert config_of("-config.model.anchors=auto")["model"] == {
+        "name": "yolov5n",
+        "anchors": "auto",
+    }
+    # The number comes as text, which the settings read.
+    assert config_of("--config.batch_size=8", batch="'auto'")["batch_size"] == "8"
+
+
+def test_other_words_are_refused_as_ever(config_of, capsys):
+    assert config_of("--config.batch_size=many") == command.WRONG_USE
+    assert "config.batch_size" in capsys.readouterr().err
+
+
+def test_auto_without_a_config_says_so(config_of, monkeypatch, capsys):
+    real = command._check_config_file
+
+    def without(argv):
+        real(argv)
+        argv[:] = [word for word in argv if not word.startswith("--config=")]
+
+    monkeypatch.setattr(command, "_check_config_file", without)
+    assert config_of("--config.batch_size=auto") == command.WRONG_USE
+    assert "give --config, too" in capsys.readouterr().err
+
+
+def test_a_share_of_the_memory():
+    assert automatic.memory_share(16) is None
+    assert automatic.memory_share("auto") == 0.9
+    assert automatic.memory_share("auto:0.75") == 0.75
+    assert automatic.memory_share("auto:1") == automatic.memory_share("auto:1.0") == 1
+
+
+def test_a_run_that_goes_on_keeps_what_was_found():
+    begun = {"batch_size": 24, "model": {"name": "a", "anchors": (((1, 2),),)}}
+    auto = {"batch_size": "auto", "model": {"name": "a", "anchors": "auto"}}
+    assert automatic.as_begun(auto, begun) == begun
+    # Numbers that are given are compared, not replaced.
+    given = {"batch_size": 8, "model": {"name": "a", "anchors": (((3, 4),),)}}
+    assert automatic.as_begun(given, begun) == given
+    assert automatic.as_begun(auto, {"batch_size": 8, "model": {}})["model"] == {
+        "name": "a",
+        "anchors": "auto",
+    }
