@@ -20,8 +20,9 @@ from yolojax.records import Batch
 RATE, SIZE = 0.1, 4
 
 
-def apply(variables, images, *, train, dtype="float32", frozen=()):
+def apply(variables, images, *, train, dtype="float32", frozen=(), key=None):
     """Maps [b, 2] and the statistics, which move in training unless frozen."""
+    del key
     x = jnp.mean(images, axis=(1, 2))
     running = variables["batch_stats"]["first"]["mean"]
     mean = jnp.mean(x, axis=0)

@@ -274,6 +274,7 @@ def build(
         first_variables,
         seed=settings["seed"],
         workdir=workdir,
+        kernels=settings["init"]["kernels"],
         weights=settings["init"]["weights"],
         skip=settings["init"]["skip"],
     )

@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from yolojax.models.detector import build_model
 from yolojax.models.initial import anchor_prior, draw_variables
@@ -23,6 +24,64 @@ def test_kernels_and_their_biases_fill_the_published_range():
         np.testing.assert_allclose(values.std(), bound / math.sqrt(3), rtol=0.03)
         np.testing.assert_allclose(values.mean(), 0, atol=0.03 * bound)
     assert not np.array_equal(leaves["kernel"].ravel()[:5000], leaves["bias"])
+
+
+@pytest.mark.parametrize(
+    "name, variance, limit",
+    [
+        ("he_normal", 2 / 360, None),
+        ("he_uniform", 2 / 360, math.sqrt(6 / 360)),
+        ("xavier_normal", 2 / (360 + 576), None),
+        ("xavier_uniform", 2 / (360 + 576), math.sqrt(6 / (360 + 576))),
+        ("lecun_normal", 1 / 360, None),
+        ("orthogonal", 1 / 360, None),
+    ],
+)
+def test_named_initialisers_have_the_published_variance(name, variance, limit):
+    """Of a 3 x 3 kernel: 360 inputs of an output, 576 outputs of an input."""
+    shapes = {"kernel": Shape(3, 3, 40, 64), "bias": Shape(64), "scale": Shape(64)}
+    drawn, again, other = (
+        draw_variables({"params": {"a": shapes}}, seed, kernels=name)["params"]["a"]
+        for seed in (0, 0, 1)
+    )
+    kernel = drawn["kernel"]
+    assert kernel.dtype == np.float32 and kernel.shape == (3, 3, 40, 64)
+    np.testing.assert_allclose(kernel.var(), variance, rtol=0.02)
+    np.testing.assert_allclose(kernel.mean(), 0, atol=0.02 * math.sqrt(variance))
+    if limit is None and name != "orthogonal":
+        # Of a normal variable 4.55 % are beyond two deviations.
+        beyond = np.mean(np.abs(kernel) > 2 * math.sqrt(variance))
+        np.testing.assert_allclose(beyond, 0.0455, atol=0.006)
+    if limit is not None:
+        assert 0.99 * limit < np.abs(kernel).max() <= limit
+    np.testing.assert_array_equal(kernel, again["kernel"])
+    assert not np.array_equal(kernel, other["kernel"])
+    assert not drawn["bias"].any() and (drawn["scale"] == 1).all()
+
+
+@pytest.mark.parametrize("ends", [(40, 64), (8, 300), (50, 50)])
+def test_orthogonal_kernels_keep_lengths(ends):
+    shapes = {"params": {"a": {"kernel": Shape(2, 1, *ends)}}}
+    kernel = draw_variables(shapes, 3, kernels="orthogonal")["params"]["a"]["kernel"]
+    matrix = kernel.reshape(-1, ends[1]).astype(np.float64)
+    if matrix.shape[0] < matrix.shape[1]:
+        matrix = matrix.T
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(matrix.shape[1]), atol=1e-6)
+
+
+def test_a_network_starts_from_the_named_initialiser():
+    model = build_model("yolov5n", num_classes=2, width=0.125)
+    published, named = (
+        flatten(model.init(0)),
+        flatten(model.init(0, kernels="he_normal")),
+    )
+    for path, values in named.items():
+        drawn = path.endswith("/kernel") or "/head/" in path
+        assert np.array_equal(values, published[path]) is not drawn, path
+    prior = anchor_prior(2, 8, 3)
+    np.testing.assert_array_equal(named["params/head/level3/bias"], prior)
+    with pytest.raises(ValueError, match="no initialiser of kernels named 'he'"):
+        model.init(0, kernels="he")
 
 
 def test_a_parameter_depends_on_seed_and_path_and_on_nothing_else():

@@ -21,6 +21,9 @@ from yolojax.records import Batch, Stored, TrainState, num_pictures
 Apply = Callable[..., tuple[Any, Any]]
 Loss = Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
 Augment = Callable[..., tuple[Batch, jax.Array]]
+# Keeps the network's own draws apart from those of the pictures.
+_LEFT_OUT = 0x6C656674
+
 Step = Callable[[TrainState, Batch | Stored], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -92,8 +95,8 @@ def make_train_step(
     the loss scale as it was.
 
     Args:
-        apply: `apply(variables, images, train=True)` -> raw maps, batch statistics;
-            takes `frozen`, too, where statistics are.
+        apply: `apply(variables, images, train=True, key=...)` -> raw maps, batch
+            statistics; takes `frozen`, too, where statistics are.
         loss: `loss(maps, boxes, labels, valid)` -> scalar, named arrays.
         optimizer: see `optim.build`; it says what is frozen, and whether the loss is
             scaled and the gradient that of SAM.
@@ -139,7 +142,9 @@ def make_train_step(
                 "params": freeze.merge(params, still),
                 "batch_stats": state.batch_stats,
             }
-            maps, stats = apply(variables, pictures.image, train=True)
+            # Both passes of SAM leave the same out.
+            left_out = jax.random.fold_in(key, _LEFT_OUT)
+            maps, stats = apply(variables, pictures.image, train=True, key=left_out)
             total, parts = loss(maps, pictures.boxes, pictures.labels, pictures.valid)
             scaled = total * state.loss_scale["scale"] if scaling else total
             return scaled, (total, parts, stats)

@@ -40,6 +40,7 @@ def first_variables(
     model: Model,
     *,
     seed: int,
+    kernels: str = "",
     weights: str = "",
     skip: Sequence[str] = (),
     workdir: Path | None = None,
@@ -49,6 +50,7 @@ def first_variables(
     Args:
         model: the network to train.
         seed: of the fresh values.
+        kernels: how kernels are drawn; see `models.initial.draw_variables`.
         weights: a working directory, a checkpoint, a PyTorch, `.safetensors` or
             Darknet `.weights` file; for a Darknet network also the first part of its
             `.weights`, such as `darknet53.conv.74`; empty: start from scratch.
@@ -62,10 +64,11 @@ def first_variables(
         fresh as a whole, and the notes say so.
 
     Raises:
-        ValueError: `weights` cannot be read, a pattern matches nothing, or the weights
-            do not fit otherwise; the misfits are counted, and the first are named.
+        ValueError: unknown `kernels`, `weights` cannot be read, a pattern matches
+            nothing, or the weights do not fit otherwise; the misfits are counted, and
+            the first are named.
     """
-    fresh = model.init(seed)
+    fresh = model.init(seed, kernels=kernels)
     if workdir is not None and checkpoint.has_checkpoint(workdir):
         return Start(fresh, ())
     if not weights:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolojax.models.dropping import DropPath
 from yolojax.models.layers import (
     BatchNorm,
     Conv,
@@ -27,6 +28,7 @@ class Bottleneck(nn.Module):
         hidden: channels between the two; as many as come out, if 0.
         groups: of the 3x3 unit.
         activation: see `layers.activate`.
+        drop_path: see `dropping.DropPath`; of what is added to the input.
 
     Source: He et al. 2016, arXiv:1512.03385, section 3.
     """
@@ -37,6 +39,7 @@ class Bottleneck(nn.Module):
     hidden: int = 0
     groups: int = 1
     activation: str = "silu"
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -47,7 +50,9 @@ class Bottleneck(nn.Module):
             self.features, 3, groups=self.groups, **common, name="spatial"
         )
         y = spatial(y, train=train)
-        return x + y if self.shortcut and x.shape[-1] == self.features else y
+        if not self.shortcut or x.shape[-1] != self.features:
+            return y
+        return x + DropPath(self.drop_path, name="drop_path")(y, train=train)
 
 
 class CspStage(nn.Module):
@@ -63,6 +68,7 @@ class CspStage(nn.Module):
         hidden: channels of each half; half of those that come out, if 0.
         groups: of the bottlenecks' 3x3 units.
         activation: see `layers.activate`.
+        drop_path: see `dropping.DropPath`; a rate per bottleneck, none: all 0.
 
     Source: Wang et al. 2019, arXiv:1911.11929, section 3; the form with three units
     is that of YOLOv5 v6.0 ("C3").
@@ -75,6 +81,7 @@ class CspStage(nn.Module):
     hidden: int = 0
     groups: int = 1
     activation: str = "silu"
+    drop_path: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -95,6 +102,7 @@ class CspStage(nn.Module):
                 self.dtype,
                 groups=self.groups,
                 activation=self.activation,
+                drop_path=self.drop_path[i] if self.drop_path else 0.0,
                 name=f"block{i}",
             )
             y = block(y, train=train)

@@ -12,6 +12,7 @@ import numpy as np
 from yolojax.lookup import check_arguments, pick
 from yolojax.models.darknet import DARKNET, build_darknet, build_darknet_table
 from yolojax.models.described import build_described
+from yolojax.models.dropping import check_rate
 from yolojax.models.model import Anchors, Model, check_common, checked_anchors
 from yolojax.models.specs import YOLOV5, CspSpec
 from yolojax.models.yolov5 import Yolov5
@@ -26,6 +27,8 @@ def build_yolov5(
     anchors: Anchors | None = None,
     width: float | None = None,
     depth: float | None = None,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
 ) -> Model:
     """A YOLOv5 v6.0.
 
@@ -37,11 +40,16 @@ def build_yolov5(
             instead of the published ones; equally many on every level.
         width: multiple of the channels instead of the published one.
         depth: multiple of the numbers of blocks instead of the published one.
+        drop_path: chance that the backbone's last block with a shortcut is left out
+            in training; that of earlier ones grows up to it.
+        dropout: chance of each number that the head sees to be left out in training.
 
     Raises:
         ValueError: no class, or an argument that does not fit.
     """
     check_common(name, num_classes=num_classes, dtype=dtype)
+    check_rate(drop_path, f"drop_path of {name}")
+    check_rate(dropout, f"dropout of {name}")
     spec = _changed(YOLOV5[name], name, anchors=anchors, width=width, depth=depth)
     levels = len(spec.anchors)
     sizes = np.asarray(spec.anchors, np.float32)
@@ -59,7 +67,7 @@ def build_yolov5(
         feature_info=tuple(zip(features, spec.strides, strict=True)),
         dtype=dtype,
         spec=spec,
-        module=Yolov5(spec, num_classes, dtype),
+        module=Yolov5(spec, num_classes, dtype, float(drop_path), float(dropout)),
     )
 
 

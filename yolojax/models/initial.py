@@ -9,15 +9,73 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from yolojax.lookup import pick
 from yolojax.trees import flatten, unflatten_variables
 
+# One output's inputs and one input's outputs, windows included.
+Fans = tuple[int, int]
+Draw = Callable[[np.random.Generator, tuple[int, ...], Fans], np.ndarray]
 
-def draw_variables(shapes: Mapping[str, Any], seed: int) -> dict[str, Any]:
+
+def _normal(variance: Callable[[Fans], float]) -> Draw:
+    return lambda generator, shape, fans: (
+        generator.standard_normal(shape) * math.sqrt(variance(fans))
+    )
+
+
+def _uniform(variance: Callable[[Fans], float]) -> Draw:
+    # Uniform numbers in +-a have the variance a^2 / 3.
+    return lambda generator, shape, fans: (
+        generator.uniform(-1, 1, shape) * math.sqrt(3 * variance(fans))
+    )
+
+
+def _orthogonal(
+    generator: np.random.Generator, shape: tuple[int, ...], fans: Fans
+) -> np.ndarray:
+    """All inputs of an output as a column; columns, or else rows, are orthonormal."""
+    del fans
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    size = max(rows, columns), min(rows, columns)
+    matrix, triangle = np.linalg.qr(generator.standard_normal(size))
+    # With these signs every orthogonal matrix is as likely as any other.
+    matrix = matrix * np.sign(np.diag(triangle))
+    return (matrix if rows >= columns else matrix.T).reshape(shape)
+
+
+def _he(fans: Fans) -> float:
+    return 2 / fans[0]
+
+
+def _xavier(fans: Fans) -> float:
+    return 2 / sum(fans)
+
+
+def _lecun(fans: Fans) -> float:
+    return 1 / fans[0]
+
+
+# He et al. 2015, arXiv:1502.01852, section 2.2; Glorot and Bengio 2010, section 4.2.1;
+# LeCun et al. 1998, "Efficient BackProp", section 4.6; Saxe et al. 2013,
+# arXiv:1312.6120, section 3.
+KERNELS: dict[str, Draw] = {
+    "he_normal": _normal(_he),
+    "he_uniform": _uniform(_he),
+    "xavier_normal": _normal(_xavier),
+    "xavier_uniform": _uniform(_xavier),
+    "lecun_normal": _normal(_lecun),
+    "orthogonal": _orthogonal,
+}
+
+
+def draw_variables(
+    shapes: Mapping[str, Any], seed: int, *, kernels: str = ""
+) -> dict[str, Any]:
     """Variables as NumPy float32 arrays for a tree of shapes.
 
     Kernels, and biases that stand beside a kernel, are uniform in
@@ -27,16 +85,27 @@ def draw_variables(shapes: Mapping[str, Any], seed: int) -> dict[str, Any]:
         shapes: nested dicts of whatever has a `shape`, with `params` and
             `batch_stats` at the top.
         seed: any integer.
+        kernels: an entry of `KERNELS` to draw kernels by instead; all biases are 0
+            then.
+
+    Raises:
+        ValueError: `kernels` is no entry of the table.
 
     Source: the defaults of PyTorch 1.x convolutions, which published YOLOv5 training
     from scratch starts from.
     """
+    draw = pick(KERNELS, kernels, "initialiser of kernels") if kernels else None
     leaves = flatten(shapes)
     values: dict[str, np.ndarray] = {}
     for path, leaf in leaves.items():
         parent, _, name = path.rpartition("/")
         beside = leaves.get(f"{parent}/kernel")
-        if beside is not None and name in ("kernel", "bias"):
+        if draw is not None and name == "kernel":
+            window = math.prod(leaf.shape[:-2])
+            fans = window * leaf.shape[-2], window * leaf.shape[-1]
+            drawn = draw(_generator(seed, path), leaf.shape, fans)
+            values[path] = drawn.astype(np.float32)
+        elif draw is None and beside is not None and name in ("kernel", "bias"):
             bound = 1 / math.sqrt(math.prod(beside.shape[:-1]))
             draws = _generator(seed, path).random(leaf.shape, dtype=np.float32)
             values[path] = np.float32(bound) * (np.float32(2) * draws - np.float32(1))

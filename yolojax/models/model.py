@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from yolojax.models.dropping import STREAM
 from yolojax.models.initial import anchor_prior, draw_variables
 from yolojax.models.layers import running_statistics
 from yolojax.ops.grid import Decoding, decode_maps
@@ -63,7 +64,11 @@ class Model:
     module: Any
 
     def init(
-        self, seed: int, image_size: tuple[int, int] | None = None
+        self,
+        seed: int,
+        image_size: tuple[int, int] | None = None,
+        *,
+        kernels: str = "",
     ) -> dict[str, Any]:
         """First variables, NumPy float32, a function of `seed` and each path.
 
@@ -71,13 +76,15 @@ class Model:
             seed: any integer.
             image_size: (height, width) to check against the strides; the values do
                 not depend on it.
+            kernels: see `initial.draw_variables`.
 
         Raises:
-            ValueError: `image_size` is not divisible by `max_stride`.
+            ValueError: `image_size` is not divisible by `max_stride`, or an unknown
+                name in `kernels`.
         """
         if image_size is not None:
             self.check_size(image_size)
-        variables = draw_variables(self.shapes(), seed)
+        variables = draw_variables(self.shapes(), seed, kernels=kernels)
         head = variables["params"]["head"]
         rows = zip(self.levels, self.strides, self.anchors, strict=True)
         for level, stride, anchors in rows:
@@ -101,6 +108,7 @@ class Model:
         *,
         train: bool,
         frozen: Collection[str] = (),
+        key: jax.Array | None = None,
     ) -> tuple[tuple[jax.Array, ...], Any]:
         """Raw maps of every level, and the batch statistics after it.
 
@@ -111,6 +119,8 @@ class Model:
                 use them and return them as they are.
             frozen: paths of normalisations, as `backbone/stem/norm`, that use their
                 running statistics and leave them as they are in training, too.
+            key: decides what a network that leaves parts out at random in training
+                leaves out; without it nothing is.
 
         Returns:
             Maps float32 [b, h / stride, w / stride, a, 5 + c], finest first, and
@@ -129,7 +139,11 @@ class Model:
             return maps, variables["batch_stats"]
         with running_statistics(frozen):
             maps, changed = self.module.apply(
-                variables, images, train=True, mutable=["batch_stats"]
+                variables,
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs=None if key is None else {STREAM: key},
             )
         return maps, changed.get("batch_stats", {})
 

@@ -20,15 +20,20 @@ import jax
 import jax.numpy as jnp
 
 from yolojax.models.blocks import CspStage, PyramidPooling
+from yolojax.models.dropping import Dropout, linear_rates
 from yolojax.models.layers import ConvUnit, upsample_nearest, wide_dtype
 from yolojax.models.specs import CspSpec
 
 
 class Backbone(nn.Module):
-    """The maps of the stages that the head sees, finest first."""
+    """The maps of the stages that the head sees, finest first.
+
+    The rate of `drop_path` grows from block to block, up to the given one.
+    """
 
     spec: CspSpec
     dtype: str = "float32"
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
@@ -36,9 +41,17 @@ class Backbone(nn.Module):
         x = ConvUnit(first, 6, 2, 2, self.dtype, name="stem")(x, train=train)
         maps = []
         stages = zip(rest, self.spec.stage_blocks, strict=True)
+        rates = linear_rates(self.drop_path, sum(self.spec.stage_blocks))
         for level, (features, blocks) in enumerate(stages, start=2):
             down = ConvUnit(features, 3, 2, dtype=self.dtype, name=f"down{level}")
-            stage = CspStage(features, blocks, dtype=self.dtype, name=f"stage{level}")
+            own, rates = rates[:blocks], rates[blocks:]
+            stage = CspStage(
+                features,
+                blocks,
+                dtype=self.dtype,
+                drop_path=own,
+                name=f"stage{level}",
+            )
             x = stage(down(x, train=train), train=train)
             maps.append(x)
         pool = PyramidPooling(rest[-1], dtype=self.dtype, name="pool")
@@ -118,9 +131,16 @@ class Yolov5(nn.Module):
     spec: CspSpec
     num_classes: int
     dtype: str = "float32"
+    drop_path: float = 0.0
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
-        maps = Backbone(self.spec, self.dtype, name="backbone")(images, train=train)
+        backbone = Backbone(self.spec, self.dtype, self.drop_path, name="backbone")
+        maps = backbone(images, train=train)
         maps = PathAggregation(self.spec, self.dtype, name="neck")(maps, train=train)
+        maps = tuple(
+            Dropout(self.dropout, name=f"dropout{index}")(x, train=train)
+            for index, x in enumerate(maps)
+        )
         return AnchorHead(self.spec, self.num_classes, self.dtype, name="head")(maps)
