@@ -27,6 +27,7 @@ def make_model(
     """
     arguments = dict(settings["model"])
     name = arguments.pop("name", "")
+    normalise = arguments.pop("normalise", "unit")
     lookup.check_arguments(
         lookup.pick(MODELS, name, "model"),
         {"num_classes": 0} | arguments,
@@ -48,7 +49,11 @@ def make_model(
             f"not {settings['dtype']!r}"
         )
     model = build_model(
-        name, num_classes=num_classes or found, dtype=settings["dtype"], **arguments
+        name,
+        normalise=normalise,
+        num_classes=num_classes or found,
+        dtype=settings["dtype"],
+        **arguments,
     )
     stride = model.max_stride
     size = datasets.image_size_of(settings)

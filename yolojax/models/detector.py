@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from yolojax.lookup import check_arguments, pick
@@ -16,6 +17,7 @@ from yolojax.models.dropping import check_rate
 from yolojax.models.model import Anchors, Model, check_common, checked_anchors
 from yolojax.models.specs import YOLOV5, CspSpec
 from yolojax.models.yolov5 import Yolov5
+from yolojax.ops.colour import NORMALISATIONS
 from yolojax.ops.grid import Decoding
 
 
@@ -80,11 +82,15 @@ MODELS: dict[str, Callable[..., Model]] = {
 }
 
 
-def build_model(name: str, **arguments: Any) -> Model:
+def build_model(
+    name: str, *, normalise: str | Mapping[str, Any] = "unit", **arguments: Any
+) -> Model:
     """The detector called `name`.
 
     Args:
         name: an entry of `MODELS`.
+        normalise: a name in `NORMALISATIONS`, or its `name` and arguments: what is done
+            to pictures first, in training and later.
         **arguments: of the entry's builder; all take `num_classes`, at least 1, and
             `dtype`.
 
@@ -93,7 +99,19 @@ def build_model(name: str, **arguments: Any) -> Model:
     """
     build = pick(MODELS, name, "model")
     check_arguments(build, arguments, f"model {name!r}")
-    return build(**arguments)
+    model = build(**arguments)
+    chosen = {"name": normalise} if isinstance(normalise, str) else dict(normalise)
+    kind = chosen.pop("name", "")
+    function = pick(NORMALISATIONS, kind, "normalisation")
+    if kind == "unit" and not chosen:
+        return model
+    check_arguments(function, chosen, f"normalise {kind!r}")
+    function = functools.partial(function, **chosen)
+    try:
+        jax.eval_shape(function, jax.ShapeDtypeStruct((1, 1, 1, 3), "float32"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"normalise {kind!r}: {error}") from error
+    return dataclasses.replace(model, normalise=function)
 
 
 def _changed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,7 @@ class Model:
             for float64).
         spec: what the network was built from.
         module: the network itself, opaque to the rest of the package.
+        normalise: from pictures in [0, 1] to what the network takes; None: nothing.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Model:
     dtype: str
     spec: Any
     module: Any
+    normalise: Callable[[jax.Array], jax.Array] | None = None
 
     def init(
         self,
@@ -133,6 +135,8 @@ class Model:
             raise ValueError(f"images must be [b, h, w, 3]; got {list(images.shape)}")
         self.check_size(images.shape[1:3])
         variables = {k: variables[k] for k in ("params", "batch_stats")}
+        if self.normalise is not None:
+            images = self.normalise(images)
         images = images.astype(jnp.dtype(self.dtype))
         if not train:
             maps = self.module.apply(variables, images, train=False)
