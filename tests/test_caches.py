@@ -265,3 +265,25 @@ def test_encoded_and_disk_give_the_same_batches_whatever_they_hold(tmp_path):
     difference = np.abs(none.image.astype(int) - encoded.image)
     assert 0 < difference.mean() < 4
     np.testing.assert_array_equal(none.boxes, encoded.boxes)
+
+
+def test_outlines_of_the_labels_reach_the_step_with_every_cache(tmp_path):
+    write_data(tmp_path, count=8)
+    for path in (tmp_path / "labels").iterdir():
+        path.write_text("2 .25 .25 .75 .25 .5 .75")
+    chosen = settings_of(tmp_path, "none")
+    chosen["data"]["train"] |= {"polygons": True}
+    run = experiment.build(chosen)
+    assert run.num_edges == 8
+    # 80 x 96 pixels at 53 x 64.
+    corners = np.float32([[16, 13.25], [48, 13.25], [32, 39.75]])
+    for cache in ("none", "encoded", "device"):
+        data = {**chosen["data"], "cache": cache}
+        feed = dataclasses.replace(run, settings={**chosen, "data": data}).feed()
+        feed.fill(None)
+        batch = feed.put(next(feed.batches))
+        outlines = np.asarray(getattr(batch, "pictures", batch).polygons)
+        feed.batches.close()
+        assert outlines.shape == (8, run.max_boxes, 8, 4)
+        np.testing.assert_allclose(outlines[3, 0, :3, :2], corners, atol=1e-4)
+        np.testing.assert_array_equal(outlines[:, 0, 3:, :2], outlines[:, 0, 3:, 2:])
