@@ -44,7 +44,7 @@ class AttentionLayer(nn.Module):
 
     Attributes:
         num_heads: parts of the channels, which must divide them.
-        dtype: of the computation; the softmax is in float32 at least.
+        dtype: of the computation; logits and softmax are in float32 at least.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; without normalisation
     as in YOLOv5 ("TransformerLayer").
@@ -57,18 +57,20 @@ class AttentionLayer(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         b, n, c = x.shape
         kinds = ("query", "key", "value")
-        wide = [Linear(c, dtype=self.dtype, name=kind)(x) for kind in kinds]
+        projected = [Linear(c, dtype=self.dtype, name=kind)(x) for kind in kinds]
         zeros = nn.initializers.zeros
         kernel, bias = _Projection(3 * c, name="in_projection")(c, zeros)
         parts = []
-        for i, y in enumerate(wide):
+        for i, y in enumerate(projected):
             columns = slice(i * c, (i + 1) * c)
             y = y @ kernel[:, columns].astype(y.dtype)
             y = y + bias[columns].astype(y.dtype).reshape(1, 1, c)
             parts.append(y.reshape(b, n, self.num_heads, c // self.num_heads))
         query, key, value = parts
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key)
-        logits = logits.astype(wide_dtype(self.dtype)) * (c // self.num_heads) ** -0.5
+        # Before it is scaled, a sum over channels may leave float16's range.
+        wide = wide_dtype(self.dtype)
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
+        logits = logits * (c // self.num_heads) ** -0.5
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
         y = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(b, n, c)
         x = x + Linear(c, True, self.dtype, name="out_projection")(y)
