@@ -186,6 +186,23 @@ def with_plateau(inner: Transform) -> Transform:
     return transform(init, update)
 
 
+@jax.jit
+def _after(
+    factor: Any, best: Any, since: Any, cooldown: Any, value: Any, rule: dict[str, Any]
+) -> dict[str, jax.Array]:
+    """The four scalars of `PlateauState` after an evaluation, by name."""
+    better = jnp.isfinite(value) & (value > best + rule["min_change"])
+    since = jnp.where(better | (cooldown > 0), 0, since + 1)
+    due = since >= rule["patience"]
+    rest = jnp.where(due, rule["cooldown"], jnp.maximum(cooldown - 1, 0))
+    return {
+        "factor": jnp.where(due, factor * rule["factor"], factor),
+        "best": jnp.where(better, value, best),
+        "since": jnp.where(due, 0, since),
+        "cooldown": rest,
+    }
+
+
 def on_plateau(
     opt_state: Any,
     value: float,
@@ -207,21 +224,19 @@ def on_plateau(
         cooldown: evaluations after it that do not count.
     """
 
-    @jax.jit
-    def scalars(state: PlateauState, number: jax.Array) -> dict[str, jax.Array]:
-        better = jnp.isfinite(number) & (number > state.best + min_change)
-        waiting = state.cooldown > 0
-        since = jnp.where(better | waiting, 0, state.since + 1)
-        due = since >= patience
-        return {
-            "factor": jnp.where(due, state.factor * factor, state.factor),
-            "best": jnp.where(better, number, state.best),
-            "since": jnp.where(due, 0, since),
-            "cooldown": jnp.where(due, cooldown, jnp.maximum(state.cooldown - 1, 0)),
-        }
+    rule = {
+        "factor": np.float32(factor),
+        "patience": np.int32(patience),
+        "min_change": np.float32(min_change),
+        "cooldown": np.int32(cooldown),
+    }
 
     def changed(state: PlateauState) -> PlateauState:
-        found = scalars(state._replace(inner=()), np.float32(value))
+        found = _after(
+            *(state.factor, state.best, state.since, state.cooldown),
+            np.float32(value),
+            rule,
+        )
         # Placed as before, or the training step would be compiled once more.
         return state._replace(
             **{
