@@ -65,6 +65,7 @@ def run(
     book=None,
     max_seconds=0.0,
     average=None,
+    on_metric=None,
 ):
     """The outcome, and what was saved; the only parameter is the step's number."""
     scores = collections.deque(evaluations or [])
@@ -104,6 +105,7 @@ def run(
             pictures=PictureLosses(4),
             average=average,
             advice=lambda filled: f"filled: {filled}",
+            on_metric=on_metric,
         )
     return outcome, saved
 
@@ -152,6 +154,19 @@ def test_only_the_best_step_is_saved_as_such_and_patience_ends_the_run(tmp_path)
     assert saved == [(2, 0.25), (4, 0.5), (6, UNJUDGED), (8, UNJUDGED)]
     assert outcome.reason == "patience"
     assert (outcome.book.best_step, int(outcome.state.step)) == (4, 8)
+
+
+def test_an_evaluation_may_change_the_optimiser_s_state(tmp_path):
+    seen = []
+
+    def on_metric(opt_state, value):
+        seen.append(value)
+        return (*opt_state, len(seen))
+
+    given = {"total": 6, "evaluations": scores(0.25, 0.5, 0.125)}
+    outcome, _ = run(tmp_path, state_at(0), **given, on_metric=on_metric)
+    assert seen == [0.25, 0.5, 0.125]
+    assert outcome.state.opt_state == (1, 2, 3)
 
 
 def test_a_change_that_is_too_small_does_not_count_for_patience(tmp_path):
