@@ -304,3 +304,16 @@ def test_settle_changes_nothing():
     image = jnp.asarray(noise(4, 4, 3), jnp.float32)
     settled = jax.jit(lambda x: warp.settle(x * 2.0, jnp.any(x < 0)))(image)
     np.testing.assert_array_equal(settled, image * 2)
+
+
+@pytest.mark.parametrize("position", [0.0, 0.5, 7.3, -1e30, 1e30, np.inf, -np.inf])
+def test_taps_stay_inside_of_the_picture_wherever_they_are_asked_for(position):
+    """The gather promises its indices to be in bounds: nothing checks them later."""
+    valid = jnp.arange(9, dtype=jnp.int32)[None, None]
+    where = jnp.full(valid.shape, position, jnp.float32)
+    for last in (0, 6):
+        index, weight, next_weight = warp._taps(where, valid, last)
+        assert index.min() >= 0 and index.max() <= last
+        np.testing.assert_array_equal(weight[index >= valid], 0)
+        np.testing.assert_array_equal(next_weight[index + 1 >= valid], 0)
+        assert np.isfinite(weight).all() and np.isfinite(next_weight).all()
