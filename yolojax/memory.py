@@ -257,6 +257,8 @@ def resolve_batch(
     stored = _stored_bytes(settings, max_boxes, num_edges, num_kept) / devices
 
     def measure(batch_size: int) -> float:
+        # Compiling may take a minute, and nothing else would show.
+        print(f"config.batch_size is auto: compiling {batch_size} pictures", flush=True)
         trial = {**settings, "batch_size": batch_size}
         rooms = {"max_boxes": max_boxes, "num_edges": num_edges}
         return step_memory(trial, model, mesh, **rooms).total
