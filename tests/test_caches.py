@@ -167,6 +167,9 @@ def test_a_killed_run_resumed_ends_with_the_same_bits(
     output = finish(start(tmp_path, config, killed, other, devices=devices))
     assert "going on from step" in output
     assert_same_bits(whole, killed)
+    saved = [path.read_text() for path in killed.glob("checkpoints/*/data/*")]
+    by_loss = sampling.get("by") == "loss"
+    assert any('"losses": "e' in text for text in saved) == by_loss
 
 
 @pytest.mark.slow

@@ -66,6 +66,8 @@ def run(
     max_seconds=0.0,
     average=None,
     on_metric=None,
+    pictures=None,
+    on_epoch=lambda number: None,
 ):
     """The outcome, and what was saved; the only parameter is the step's number."""
     scores = collections.deque(evaluations or [])
@@ -102,10 +104,11 @@ def run(
                 max_seconds=max_seconds,
             ),
             book=book or Bookkeeping(),
-            pictures=PictureLosses(4),
+            pictures=pictures or PictureLosses(4),
             average=average,
             advice=lambda filled: f"filled: {filled}",
             on_metric=on_metric,
+            on_epoch=on_epoch,
         )
     return outcome, saved
 
@@ -291,3 +294,21 @@ def test_the_progress_line_says_what_to_change_where_steps_wait(tmp_path, capsys
     assert len(lines) == 2
     assert re.search(r"data wait \d\d\.\d% \(filled: False\)", lines[0])
     assert re.search(r"data wait \d\d\.\d% \(filled: True\)", lines[1])
+
+
+def test_the_end_of_an_epoch_is_told_when_its_losses_are_known(tmp_path):
+    """Of a picture a step, whose loss is the step's number."""
+    pictures, told = PictureLosses(4), []
+    run(
+        tmp_path,
+        state_at(0),
+        total=5,
+        numbers={
+            "per_picture": lambda done: np.float32([done]),
+            "image_id": lambda done: np.int32([done % 4]),
+        },
+        pictures=pictures,
+        on_epoch=lambda number: told.append((number, pictures.last.tolist())),
+    )
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert told == [(2, [nan, 1, 2, nan]), (4, [4, 1, 2, 3]), (5, [4, 5, 2, 3])]
