@@ -89,7 +89,7 @@ def make_optimizer(*, every=1, rate=RATE, **fields):
     if every > 1:
         tx = accumulate(tx, stepped)
     rates = {"learning_rate": jnp.float32(rate)}
-    return Optimizer(tx, stepped, lambda step: rates, **fields)
+    return Optimizer(tx, stepped, lambda step, state=None: rates, **fields)
 
 
 @dataclasses.dataclass
