@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import inference
+from yolojax import datasets, inference, recipe
 from yolojax.data.decode import decode_image
 from yolojax.datasets import Data
-from yolojax.engine import loop, verdict
+from yolojax.engine import evaluate, loop, verdict
 from yolojax.engine.log import RunLog, read_metrics, write_json
 from yolojax.engine.pictures import PictureLosses
 from yolojax.experiment import Experiment
 from yolojax.inference import Loaded, Predictor
+from yolojax.losses.weights import count_classes
 from yolojax.metrics.detection import format_table, jsonable
 from yolojax.vis import draw, plots, results
 from yolojax.vis.cells import draw_cell
@@ -44,7 +45,7 @@ def finish(
         evaluation: from variables to their numbers on val; None without one.
         workdir: the run's directory, with its checkpoints.
         outcome: how it ended.
-        pictures: the last loss of each training picture.
+        pictures: the last loss of each training picture, where no better is known.
         log: of the run.
         minutes: what it took.
     """
@@ -100,6 +101,36 @@ def verdict_of(workdir: Path) -> verdict.Verdict:
     return verdict.judge_curves(*curves)
 
 
+def loss_of(run: Experiment) -> Any:
+    """The loss that the run trains with."""
+    labels = (run.train.source[i].labels for i in run.train.keep.tolist())
+    counts = count_classes(labels, run.model.num_classes)
+    return recipe.make_loss(run.settings, run.model, counts)
+
+
+def final_losses(
+    run: Experiment, loaded: Loaded, pictures: PictureLosses
+) -> PictureLosses:
+    """The loss of each training picture alone, by the weights that are handed on.
+
+    Without augmentation, so that neither a mosaic's other pictures nor a crop tell; it
+    costs a forward pass over the training pictures. On several hosts, of which only one
+    draws, the last losses of the training are taken instead.
+    """
+    if jax.process_count() > 1:
+        return pictures
+    settings = run.settings
+    square = {**settings, "evaluate": {**settings["evaluate"], "letterbox": "square"}}
+    batches = datasets.make_eval_batches(square, run.train, stride=run.model.max_stride)
+    values = evaluate.make_own_loss_step(run.model, loss_of(run), run.mesh)
+    found = PictureLosses(len(run.train.source))
+    for image_id, losses in evaluate.own_losses(
+        values, loaded.variables, batches, mesh=run.mesh
+    ):
+        found.add(image_id, losses)
+    return found
+
+
 def draw_pictures(
     run: Experiment, loaded: Loaded, pictures: PictureLosses, workdir: Path
 ) -> list[str]:
@@ -110,7 +141,10 @@ def draw_pictures(
     """
     chosen, train = run.settings["log"], run.train
     shown = run.val.keep.tolist()[: chosen["pictures"]] if run.val is not None else []
-    worst = pictures.worst(chosen["worst"], train.keep)
+    worst = []
+    if chosen["worst"]:
+        pictures = final_losses(run, loaded, pictures)
+        worst = pictures.worst(chosen["worst"], train.keep)
     if not shown and not worst:
         return []
     # One for both, which is compiled once.

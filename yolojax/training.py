@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import averaging, control, datasets, experiment, recipe, results
+from yolojax import averaging, control, datasets, experiment, results
 from yolojax import settings as config
 from yolojax.engine import (
     checkpoint,
@@ -27,7 +27,6 @@ from yolojax.engine.log import RunLog
 from yolojax.engine.pictures import PictureLosses
 from yolojax.engine.progress import Progress, counter
 from yolojax.experiment import Experiment
-from yolojax.losses.weights import count_classes
 from yolojax.metrics.detection import GroundTruth
 
 Evaluation = Callable[[Any], dict[str, Any]]
@@ -228,10 +227,7 @@ def make_val_loss(run: Experiment) -> Callable[[Any], float]:
     data = run.val
     if data is None:
         return lambda variables: math.nan
-    labels = (run.train.source[i].labels for i in run.train.keep.tolist())
-    counts = count_classes(labels, run.model.num_classes)
-    loss = recipe.make_loss(run.settings, run.model, counts)
-    value = evaluate.make_loss_step(run.model, loss, run.mesh)
+    value = evaluate.make_loss_step(run.model, results.loss_of(run), run.mesh)
     batches = datasets.make_eval_batches(
         run.settings, data, stride=run.model.max_stride
     )

@@ -141,6 +141,52 @@ def mean_loss(
     return float(total / count)
 
 
+def make_own_loss_step(
+    model: Detector, loss: Callable[..., Any], mesh: Mesh
+) -> ValLoss:
+    """The jitted function from variables and a batch to the loss of each picture alone.
+
+    Unlike a picture's share of its batch's loss it does not grow with the number of
+    boxes, so that it tells pictures apart which the network gets wrong.
+
+    Args:
+        model: the detector.
+        loss: see `make_loss_step`.
+        mesh: the devices.
+
+    Returns:
+        `values(variables, batch)`: float32 [b].
+    """
+
+    def alone(*arrays: Any) -> jax.Array:
+        maps, *labels = jax.tree.map(lambda x: x[None], arrays)
+        return loss(maps, *labels)[0]
+
+    def values(variables: Any, batch: Batch) -> jax.Array:
+        picture = batch.image.astype(jnp.float32) / jnp.float32(255)
+        maps, _ = model.apply(variables, picture, train=False)
+        return jax.vmap(alone)(maps, batch.boxes, batch.labels, batch.valid)
+
+    return jax.jit(values, out_shardings=sharding.replicated(mesh))
+
+
+def own_losses(
+    values: ValLoss, variables: Any, batches: Iterable[Batch], *, mesh: Mesh
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Index in the source, -1 for padding, and loss of each picture, batch by batch.
+
+    Args:
+        values: from `make_own_loss_step`.
+        variables: parameters and batch statistics.
+        batches: the pictures, without augmentation.
+        mesh: that of `values`.
+    """
+    variables = sharding.put_replicated(variables, mesh)
+    for batch in batches:
+        found = values(variables, sharding.put_batch(batch, mesh))
+        yield np.asarray(batch.image_id), np.asarray(found)
+
+
 def to_original(boxes: jax.Array, size: jax.Array, origin: jax.Array) -> jax.Array:
     """The boxes in pixels of the original pictures, clipped to them.
 
