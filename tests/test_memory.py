@@ -8,6 +8,7 @@ import pytest
 from tests.tiny import tiny_config
 from yolojax import experiment, memory, sizing
 from yolojax import settings as config
+from yolojax.engine import device_cache, sharding
 from yolojax.memory import Choice, StepMemory, choose_batch
 
 MIB = 2**20
@@ -77,6 +78,26 @@ def test_a_picture_that_does_not_fit_is_an_error_with_the_way_out():
         choose_batch(lambda b: (100 + 10 * b / 4) * MIB, budget=100 * MIB, devices=4)
     with pytest.raises(ValueError, match="Lower config.image_size"):
         choose_batch(convex(), budget=1)
+
+
+def test_a_cpu_has_less_than_is_free_and_says_so(monkeypatch):
+    monkeypatch.setattr(device_cache, "available_bytes", lambda: 4000)
+    for devices, expected in ((1, 3200), (4, 800)):
+        free, text = memory.room(sharding.make_mesh(devices))
+        assert free == expected
+        assert "assumed: 80% of this machine's free memory" in text
+        assert ("over its 4 devices" in text) == (devices == 4)
+
+
+def test_a_device_that_says_what_it_has_is_believed(monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 1000, "bytes_in_use": 250}
+
+    class Mesh:
+        local_devices = [Device()]
+
+    assert memory.room(Mesh()) == (750, "free on the device")  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -26,6 +26,9 @@ _MIB = 2**20
 # Pictures a device of the two small steps that the slope is read from. With fewer, what
 # does not depend on the batch is the larger part and the slope comes out too small.
 _FIRST, _SECOND = 4, 8
+# Of a machine without accelerators: the libraries that compute on a CPU take memory that
+# the compiler does not count, 14 to 28 % more in steps of a yolov5n.
+_HOST_SHARE = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,13 +148,16 @@ def step_memory(
 
 
 def room(mesh: Mesh) -> tuple[int, str]:
-    """Bytes that are free on each device of the mesh, and how that is known."""
+    """Bytes that a step may take of each device, and how that is known.
+
+    Of a CPU these are less than are free.
+    """
     devices = list(mesh.local_devices)
     free = device_cache.free_bytes(devices)
     if device_cache.has_own_memory(mesh):
         return free, "free on the device"
-    return free, (
-        "a device, assumed: this machine's free memory"
+    return int(_HOST_SHARE * free), (
+        f"a device, assumed: {_HOST_SHARE:.0%} of this machine's free memory"
         + f" over its {len(devices)} devices" * (len(devices) > 1)
     )
 
