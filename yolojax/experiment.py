@@ -28,7 +28,7 @@ from yolojax.datasets import Data
 from yolojax.engine import device_cache, evaluate, scales, sharding, stages
 from yolojax.engine.feed import Feed, from_devices, from_host
 from yolojax.engine.stages import Stage
-from yolojax.engine.step import Step, init_state
+from yolojax.engine.step import LookStep, Step, init_state
 from yolojax.engine.warm_start import Start, first_variables
 from yolojax.losses.weights import count_classes
 from yolojax.models.model import Model
@@ -83,6 +83,8 @@ class Experiment:
         index = stages.index_at(self.stages, number)
         steps, optimizer = self._stage(index)
         step = steps[self.size_at(number)]
+        if isinstance(step, LookStep):
+            step = step.at(number - self.stages[index].first_step)
         if not index or number != self.stages[index].first_step:
             return step
         place = sharding.replicated(self.mesh)

@@ -19,7 +19,7 @@ from yolojax.augment.reading import swapped_classes
 from yolojax.control import make_decay, num_epochs
 from yolojax.engine import device_cache, scales, sharding, stages
 from yolojax.engine.stages import Stage
-from yolojax.engine.step import Augment, Step, make_train_step
+from yolojax.engine.step import Augment, LookStep, Step, make_train_step
 from yolojax.losses.darknet import yolov3_loss, yolov4_loss
 from yolojax.losses.detection import scale_gains, yolov5_loss
 from yolojax.losses.table import read_parts
@@ -202,7 +202,8 @@ def make_step(
     stage = plan[index]
     optimizer = make_optimizer(settings, model, stage.steps_per_epoch, stage)
     decay = make_decay(settings)
-    step = make_train_step(
+    make = functools.partial(
+        make_train_step,
         apply=model.apply,
         loss=make_loss(settings, model, class_counts),
         optimizer=optimizer,
@@ -225,8 +226,17 @@ def make_step(
         levels=model.levels,
         per_picture=True,
     )
-    replicated = sharding.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated), optimizer
+    compiled = functools.partial(
+        jax.jit, donate_argnums=0, out_shardings=sharding.replicated(mesh)
+    )
+    if optimizer.sam is None or optimizer.sam.period == 1:
+        return compiled(make()), optimizer
+    step = LookStep(
+        look=compiled(make(look=True)),
+        between=compiled(make(look=False)),
+        period=optimizer.sam.period,
+    )
+    return step, optimizer
 
 
 def make_steps(

@@ -9,6 +9,7 @@ import pytest
 
 from tests import small
 from yolojax.engine import sharding
+from yolojax.engine.step import LookStep
 from yolojax.optim import sam
 from yolojax.optim.loss_scale import LossScaling
 
@@ -133,6 +134,37 @@ def test_the_second_gradient_stands_in_a_condition():
     assert "cos" not in {e.primitive.name for e in equations}
     reuse, look = (str(branch) for branch in condition.params["branches"])
     assert "cos" in look and "cos" not in reuse
+
+
+def test_a_step_for_each_kind_of_iteration_is_the_one_that_tells_them_apart():
+    method = sam.make_sam(METHODS["looksam"])
+    assert method.period == 3
+    w, state = jnp.arange(1.0, 4.0), method.init(jnp.ones(3))
+    slope = jax.grad(lambda x: jnp.sum(jnp.sin(x)))
+    for number in range(5):
+        both = [
+            method.gradient(
+                slope(w), slope, w, state, step=number, share=1.0, look=look
+            )
+            for look in (None, number % 3 == 0)
+        ]
+        for one, other in zip(*map(jax.tree.leaves, both), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        w, state = w - 0.1 * both[0][0], both[0][1]
+    step = LookStep(FakeStep("look"), FakeStep("between"), 3)
+    assert [step.at(n)(0, 0) for n in range(4)] == ["look", *["between"] * 2, "look"]
+    assert step.lower() == "look"
+
+
+class FakeStep:
+    def __init__(self, name):
+        self.name = name
+
+    def lower(self):
+        return self.name
+
+    def __call__(self, state, batch):
+        return self.name
 
 
 # Two minima of value 0 at y = 10; across, along y, one is curved by 50, one by 4.5.

@@ -88,6 +88,7 @@ def make_train_step(
     first_step: int = 0,
     levels: Sequence[str] = (),
     per_picture: bool = False,
+    look: bool | None = None,
 ) -> Step:
     """The step from state and uint8 batch to the next state and numbers for the log.
 
@@ -112,6 +113,8 @@ def make_train_step(
         first_step: the step that is 0 to the optimiser.
         levels: names of the head's levels, for the log.
         per_picture: whether to pass each picture's loss on, where the loss gives it.
+        look: whether the step is one of those in which look-SAM takes its second
+            gradient; None: that follows from the step.
 
     Returns:
         A function to jit; the log's numbers are float32 scalars, `finite` among them.
@@ -167,6 +170,7 @@ def make_train_step(
                 state.sam,
                 step=now,
                 share=rates["learning_rate"] / sam.peak,
+                look=look,
             )
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
@@ -232,6 +236,31 @@ def make_train_step(
         return new, numbers
 
     return step
+
+
+class LookStep:
+    """The jitted step of look-SAM, in a form for each of its two kinds of iteration.
+
+    The host knows which one comes. In one program they would stand in a condition, in
+    which XLA's convolutions on a CPU take eight times as long.
+
+    Attributes:
+        look: the step with the second gradient.
+        between: the one without.
+        lower: that of `look`, which needs more memory.
+    """
+
+    def __init__(self, look: Any, between: Any, period: int):
+        self.look, self.between, self._period = look, between, period
+        self.lower = look.lower
+
+    def at(self, number: int) -> Step:
+        """The step that comes after so many steps of its stage."""
+        return self.between if number % self._period else self.look
+
+    def __call__(self, state: TrainState, batch: Batch | Stored) -> Any:
+        """As of the state's own count, of a run without stages; waits for it."""
+        return self.at(int(state.step))(state, batch)
 
 
 def _keep_equal(

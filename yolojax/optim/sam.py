@@ -32,15 +32,19 @@ class Sam:
 
     Attributes:
         init: from parameters to its own state, () if there is none.
-        gradient: `gradient(grads, gradient_at, params, state, step=..., share=...)`
-            gives the new gradient and state: `grads` that at `params`, `step` the
-            iteration, `share` the learning rate over `peak`.
+        gradient: `gradient(grads, gradient_at, params, state, step=..., share=...,
+            look=...)` gives the new gradient and state: `grads` that at `params`,
+            `step` the iteration, `share` the learning rate over `peak`, `look`
+            whether it is one of those with a second gradient, where that is known
+            already; None: it follows from `step`.
         peak: the base learning rate.
+        period: iterations from one second gradient to the next.
     """
 
     init: Callable[[Any], Any]
     gradient: Callable[..., tuple[Any, Any]]
     peak: float = 1.0
+    period: int = 1
 
 
 def _no_state(params: Any) -> tuple[()]:
@@ -135,9 +139,9 @@ def look_sam(*, rho: float = 0.05, k: int = 5, alpha: float = 0.7) -> Sam:
     Source: Liu et al. 2022, arXiv:2203.02714, Algorithm 1.
     """
 
-    def gradient(grads, gradient_at, params, state, *, step, **_):
+    def gradient(grads, gradient_at, params, state, *, step, look=None, **_):
         # In a condition, so that the second gradient is not paid for in between.
-        def look():
+        def first():
             worst = gradient_at(_along(params, ascent(grads, rho), 1.0))
             return worst, _orthogonal(worst, grads)
 
@@ -145,12 +149,14 @@ def look_sam(*, rho: float = 0.05, k: int = 5, alpha: float = 0.7) -> Sam:
             length = alpha * optax.tree.norm(grads) / (optax.tree.norm(state) + _TINY)
             return _along(grads, state, length), state
 
-        return jax.lax.cond(step % k == 0, look, reuse)
+        if look is not None:
+            return first() if look else reuse()
+        return jax.lax.cond(step % k == 0, first, reuse)
 
     def init(params):
         return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), params)
 
-    return Sam(init, gradient)
+    return Sam(init, gradient, period=k)
 
 
 def _orthogonal(tree: Any, to: Any) -> Any:
