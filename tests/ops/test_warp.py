@@ -10,7 +10,7 @@ EYE = np.eye(3, dtype=np.float32)
 EVERYWHERE = np.float32([-np.inf, -np.inf, np.inf, np.inf])
 NOWHERE = np.zeros(4, np.float32)
 
-warp_tiles = jax.jit(warp.warp_tiles, static_argnames="output_size")
+warp_tiles = jax.jit(warp.warp_tiles, static_argnames=("output_size", "levels"))
 transform_boxes = jax.jit(warp.transform_boxes)
 
 
@@ -117,13 +117,15 @@ def test_agrees_with_opencv(seed, perspective):
     assert (np.abs(ours - shown) > 6).mean() < 0.01
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_nothing_outside_of_the_valid_size_is_read(seed):
+@pytest.mark.parametrize("seed, levels", [*((s, 0) for s in range(6)), (6, 2), (7, 2)])
+def test_nothing_outside_of_the_valid_size_is_read(seed, levels):
+    """Also not by halves and quarters, which the last two read."""
     generator = np.random.default_rng(seed)
     images = np.stack([noise(16, 20, 3, seed=seed + i) for i in range(3)])
     sizes = generator.integers(0, [17, 21], (3, 2)).astype(np.int32)
     sizes[0] = [1, 20]
     inverse = np.stack([random_inverse(generator, 0.003) for _ in range(3)])
+    inverse = inverse @ np.diag([2.0**levels, 2.0**levels, 1.0])
     regions = np.stack([EVERYWHERE, np.float32([10, 10, 30, 30])])
 
     def render(sentinel):
@@ -138,6 +140,7 @@ def test_nothing_outside_of_the_valid_size_is_read(seed):
             jnp.asarray(np.tile(regions, (3, 1, 1))),
             jnp.asarray(inverse, jnp.float32),
             output_size=(30, 30),
+            levels=levels,
         )
 
     np.testing.assert_array_equal(render(0), render(255))
