@@ -26,8 +26,8 @@ _MIB = 2**20
 # Pictures a device of the two small steps that the slope is read from. With fewer, what
 # does not depend on the batch is the larger part and the slope comes out too small.
 _FIRST, _SECOND = 4, 8
-# Without accelerators: the libraries that compute on a CPU take memory that the compiler
-# does not count, 14 to 28 % more in steps of a yolov5n.
+# Without accelerators: the libraries that compute on a CPU take memory that no compiler
+# counts, 14 to 28 % more in steps of a yolov5n.
 _HOST_SHARE = 0.8
 
 
