@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolojax import datasets, experiment, memory, trees
+from yolojax import datasets, experiment, memory, recipe, trees
+from yolojax.engine import stages
 from yolojax.models.model import Model
 
 # Room for boxes of a picture where only the data would say; it hardly counts.
@@ -54,6 +55,9 @@ def describe_model(settings: Mapping[str, Any]) -> str:
         f"{_operations(model, height, width) / 1e9:.2f} GFLOP for a picture of "
         f"{height} x {width} px",
     ]
+    plan = recipe.make_stages(settings, model, lambda _: 0)
+    if text := stages.describe(plan, shapes):
+        lines += ["", text]
     return "\n".join([*lines, *describe_training(model)])
 
 

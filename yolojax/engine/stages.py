@@ -169,7 +169,7 @@ def describe(stages: Sequence[Stage], params: Mapping[str, Any]) -> str:
     """The plan as a table, to be printed; empty for a run of one plain stage.
 
     Args:
-        stages: timed or not.
+        stages: timed; with 0 steps an epoch where their number is not known.
         params: of the network, or their shapes.
     """
     first = stages[0]
@@ -188,7 +188,7 @@ def describe(stages: Sequence[Stage], params: Mapping[str, Any]) -> str:
             )
             text += f", statistics of {len(norms)} normalisations" if norms else ""
         lines.append(
-            f"{number:>5}  {stage.epochs:>6}  {stage.end - stage.first_step:>5}  "
+            f"{number:>5}  {stage.epochs:>6}  {stage.end - stage.first_step or '-':>5}  "
             f"{stage.data_fraction:>4g}  {stage.lr_scale:>4g}  {text}"
         )
     return "\n".join(lines)
