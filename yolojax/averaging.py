@@ -90,6 +90,7 @@ def _make_statistics(run: Experiment) -> Callable[..., Any]:
         )
         pictures, _ = augment(key, batch, **options)
         variables = {"params": params, "batch_stats": stats}
-        return run.model.apply(variables, pictures.image, train=True)[1]
+        still = run.stages[-1].frozen.norms
+        return run.model.apply(variables, pictures.image, train=True, frozen=still)[1]
 
     return jax.jit(move, out_shardings=sharding.replicated(run.mesh))

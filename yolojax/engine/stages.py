@@ -187,8 +187,9 @@ def describe(stages: Sequence[Stage], params: Mapping[str, Any]) -> str:
                 f"{len(paths)} of {len(sizes)} arrays ({share:.0%} of the parameters)"
             )
             text += f", statistics of {len(norms)} normalisations" if norms else ""
+        steps = stage.end - stage.first_step or "-"
         lines.append(
-            f"{number:>5}  {stage.epochs:>6}  {stage.end - stage.first_step or '-':>5}  "
+            f"{number:>5}  {stage.epochs:>6}  {steps:>5}  "
             f"{stage.data_fraction:>4g}  {stage.lr_scale:>4g}  {text}"
         )
     return "\n".join(lines)
