@@ -1,12 +1,15 @@
 """Dynamic loss scaling, alone and in the training step of a network in float16."""
 
 import functools
+import io
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests import small
+from yolojax.engine import loop
+from yolojax.engine.progress import Progress
 from yolojax.optim import loss_scale
 from yolojax.optim.loss_scale import LossScaling
 
@@ -61,6 +64,21 @@ def test_the_search_for_the_first_scale_skips_steps_but_is_no_sign_of_trouble():
     state = found.state
     assert int(state.skipped) == skipped and int(state.skipped_in_a_row) == 0
     assert int(state.step) == 12 and int(state.ema_updates) == 12 - skipped
+
+
+def test_the_loop_gives_up_on_a_broken_run_but_not_on_a_search():
+    falling = {"finite": np.float32(0), "scale_fell": np.float32(1)}
+    broken = {"finite": np.float32(0), "scale_fell": np.float32(0)}
+    with io.StringIO() as file:
+        shown = Progress(total_steps=40, steps_per_epoch=40, file=file)
+        bad = []
+        for number in range(20):
+            loop._count_bad(bad, number, falling, shown)
+        assert not bad
+        for number in range(loop.MOST_BAD_STEPS - 1):
+            loop._count_bad(bad, number, broken, shown)
+        with pytest.raises(loop.NotFinite, match="10 times in a row"):
+            loop._count_bad(bad, 9, broken, shown)
 
 
 def test_a_loss_that_is_never_finite_counts_once_the_scale_is_at_its_end():
