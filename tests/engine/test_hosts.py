@@ -19,16 +19,25 @@ if {count} > 1:
     jax.distributed.initialize("localhost:{port}", {count}, {index})
 from tests.tiny import tiny_config
 from yolojax import experiment
-losses = []
-for cache, sampler in (("none", "class_balanced"), ("device", "shuffle")):
-    data = dict(data__cache=cache, data__val={{}}, data__sampling={{"name": sampler}})
+from yolojax.engine.pictures import PictureLosses
+losses, of_pictures = [], []
+for cache, by in (("none", "classes"), ("device", "loss")):
+    sampling = dict(name="image_weighted", by=by)
+    data = dict(data__cache=cache, data__val={{}}, data__sampling=sampling)
     run = experiment.build(tiny_config(devices=0, **data))
     state, feed = run.initial_state(), run.feed()
     feed.fill(None)
-    for _ in range(3):
+    pictures = PictureLosses(len(run.train.source))
+    for number in range(1, 7):
         state, numbers = run.step(state, feed.put(next(feed.batches)))
         losses.append(float(numbers["loss"]))
-print(json.dumps(losses))
+        numbers = jax.device_get(numbers)
+        pictures.add(numbers["image_id"], numbers["per_picture"])
+        if by == "loss":
+            feed.batches.see_losses(number, pictures.last)
+    # Each host knows the losses of all pictures.
+    of_pictures += pictures.last.tolist()
+print(json.dumps([losses, of_pictures]))
 """
 
 
@@ -59,4 +68,5 @@ def test_the_number_of_hosts_does_not_change_the_losses():
     alone = losses_of(worker(0, 1, port))
     both = [worker(index, 2, port) for index in range(2)]
     for process in both:
-        np.testing.assert_allclose(losses_of(process), alone, rtol=1e-5)
+        for found, expected in zip(losses_of(process), alone, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
