@@ -156,9 +156,3 @@ def test_ranges_are_of_keys_that_exist():
 
     for path in settings.RANGES:
         assert isinstance(value(path), int | float), path
-
-
-def test_mosaic_ends_the_given_epochs_before_the_end():
-    given = settings.complete({"epochs": 10, "augment": {"close_mosaic_epochs": 3}})
-    assert settings.mosaic_steps(given, 5) == 35
-    assert settings.mosaic_steps(settings.complete({"epochs": 10}), 5) == 50

@@ -23,7 +23,6 @@ from yolojax.engine.device_cache import on_each_device
 from yolojax.engine.step import augmentation_of_step
 from yolojax.experiment import Experiment
 from yolojax.records import Batch, Stored, num_pictures
-from yolojax.settings import mosaic_steps
 from yolojax.vis import draw
 from yolojax.vis.cells import draw_cell
 
@@ -203,8 +202,8 @@ def _take(settings: Mapping[str, Any], step: int) -> _Step:
     key, options = augmentation_of_step(
         jnp.asarray(step, jnp.int32),
         seed=settings["seed"],
-        mosaic_steps=mosaic_steps(settings, run.steps_per_epoch),
-        total_steps=settings["epochs"] * run.steps_per_epoch,
+        mosaic_steps=recipe.closing_step(run.settings, run.stages),
+        total_steps=run.stages[-1].end,
     )
     return _Step(run, batch, key, options, run.size_at(step))
 

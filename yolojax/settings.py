@@ -213,12 +213,6 @@ def from_json(text: str) -> dict[str, Any]:
     return complete(_tuples(json.loads(text)))
 
 
-def mosaic_steps(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
-    """The step from which mosaic and mixing are off."""
-    closed = settings["augment"]["close_mosaic_epochs"]
-    return (settings["epochs"] - closed) * steps_per_epoch
-
-
 def _read_description(model: dict[str, Any]) -> None:
     """Take the text of `model.path` in, so that a run does not hang on the file."""
     path = model.get("path")

@@ -77,6 +77,13 @@ def test_mosaic_closes_at_the_end_of_the_run_not_of_each_stage():
     ]
 
 
+def test_mosaic_of_a_plain_run_closes_the_given_epochs_before_the_end():
+    for closed, step in ((3, 70), (0, 100)):
+        chosen = dict(epochs=10, augment__close_mosaic_epochs=closed)
+        given = plan((), **chosen)
+        assert recipe.closing_step(tiny_config(**chosen), given) == step
+
+
 def test_a_run_without_stages_is_one():
     (only,) = plan((), freeze__layers=1, epochs=7)
     assert (only.epochs, only.end, only.lr_scale) == (7, 70, 1.0)
