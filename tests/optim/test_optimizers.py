@@ -312,6 +312,8 @@ def test_the_rate_falls_on_a_plateau_and_rests_afterwards():
         ({"name": "adamv"}, "no optimizer named 'adamv'. Did you mean 'adam"),
         ({"name": "adam", "b1": 0.9}, "'b1' here; it is config.optim.momentum"),
         ({"name": "muon", "steps": 3}, "no argument 'steps'. Did you mean 'ns_steps'"),
+        ({"name": "adam", "b2": "x"}, "b2 of adam must be a number, not 'x'"),
+        ({"nesterov": 1}, "nesterov of sgd must be True or False, not 1"),
         ({"name": "muon", "adam_paths": ("^tail/",)}, "matches no parameter"),
         ({"lookahead": {"k": 5}}, "config.optim.lookahead has no argument 'k'"),
         ({"lookahead": {"steps": 0}}, "steps must be an integer from 1 on, not 0"),

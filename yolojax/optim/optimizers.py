@@ -136,12 +136,14 @@ def make_optimizer(
         others: what else a caller may have meant, for the hint.
 
     Raises:
-        ValueError: no such optimiser, or it has no such argument.
+        ValueError: no such optimiser, it has no such argument, or a number or a switch
+            is something else.
     """
     builder = lookup.pick(OPTIMIZERS, name, "optimizer")
     own = keywords(builder)
-    for argument in arguments:
+    for argument, value in arguments.items():
         if argument in own:
+            _check_kind(name, inspect.signature(builder).parameters[argument], value)
             continue
         if argument in ELSEWHERE:
             raise ValueError(
@@ -154,3 +156,21 @@ def make_optimizer(
             f"{lookup.hint(argument, choices)} Choices: {', '.join(choices)}"
         )
     return functools.partial(builder, **arguments)
+
+
+def _check_kind(name: str, parameter: inspect.Parameter, value: Any) -> None:
+    default = parameter.default
+    if value is None and "None" in str(parameter.annotation):
+        return
+    if isinstance(default, bool):
+        fits, kind = isinstance(value, bool), "True or False"
+    elif isinstance(default, int | float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        kind = "a number"
+    else:
+        return
+    if not fits:
+        raise ValueError(
+            f"config.optim.arguments: {parameter.name} of {name} must be {kind}, not "
+            f"{value!r}"
+        )
