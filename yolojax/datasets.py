@@ -125,7 +125,8 @@ def sampler_of(settings: Mapping[str, Any]) -> tuple[Sampler, float]:
     name = arguments.pop("name", "shuffle")
     fraction = arguments.pop("fraction", 1.0)
     sampler = lookup.pick(SAMPLERS, name, "sampler")
-    lookup.check_arguments(sampler, arguments, f"config.data.sampling ({name!r})")
+    settable = functools.partial(sampler, [])  # not its labels
+    lookup.check_arguments(settable, arguments, f"config.data.sampling ({name!r})")
     chosen = functools.partial(sampler, **arguments)
     try:
         for key, value in {"fraction": fraction, **arguments}.items():
