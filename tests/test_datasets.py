@@ -45,6 +45,7 @@ def test_a_sampler_decides_how_often_pictures_come():
     [
         ({"name": "shufle"}, "no sampler named 'shufle'. Did you mean 'shuffle'"),
         ({"name": "shuffle", "threshold": 1.0}, "has no argument 'threshold'"),
+        ({"name": "repeat_factor", "labels": 1}, "has no argument 'labels'"),
         ({"fraction": 0.0}, "data.sampling .*fraction is 0.0, expected above 0"),
         ({"fraction": "half"}, "fraction must be a number, not 'half'"),
         ({"name": "repeat_factor", "threshold": 2.0}, "threshold is 2.0, expected"),
