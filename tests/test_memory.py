@@ -147,6 +147,7 @@ def test_devices_share_and_number_of_pictures_limit_the_batch(faked):
         build(tiny_config(batch_size="auto", devices=4, data__train=few))
 
 
+@pytest.mark.slow
 def test_pictures_kept_on_the_device_take_their_share(faked, monkeypatch):
     free = 900 * MIB + 24 * 64 * 64 * 3
     monkeypatch.setattr(memory, "room", lambda mesh: (free, "free"))
@@ -184,6 +185,7 @@ def test_numbers_may_be_text_as_a_command_line_gives_them():
         tiny_config(batch_size="0")
 
 
+@pytest.mark.slow
 def test_info_says_what_a_step_needs_before_anything_runs():
     small = {"batch_size": 2, "image_size": (32, 32), "augment__policy": ()}
     network = {"name": "yaml", "description": DESCRIPTION, "num_classes": 10}

@@ -6,6 +6,7 @@ import itertools
 import os
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,8 +213,19 @@ def _config_path(argv: Sequence[str]) -> str | None:
 def _load_config(path: str) -> dict[str, Any]:
     """The config of a file and variant, as nested dicts."""
     file, _, variant = path.partition(":")
-    get_config = runpy.run_path(file)["get_config"]
-    return (get_config(variant) if variant else get_config()).to_dict()
+    try:
+        get_config = runpy.run_path(file)["get_config"]
+        return (get_config(variant) if variant else get_config()).to_dict()
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        lines = [
+            f.lineno
+            for f in traceback.extract_tb(error.__traceback__)
+            if f.filename == file
+        ]
+        where = f"{file}, line {lines[-1]}" if lines else file
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:

@@ -109,7 +109,7 @@ def draw_sample(
     used = np.nonzero((regions[:, 2:] > regions[:, :2]).all(-1))[0]
     before = taken.pictures(index, sources[used].tolist())
     cells = [_draw_row(taken.run, before, i) for i in range(len(used))]
-    captions = [example_name(taken.run, i) for i in before.image_id.tolist()]
+    captions = [Path(example_name(taken.run, i)).name for i in before.image_id.tolist()]
     lines = [
         f"sample {index} of step {step}, seed {settings['seed']}, "
         f"{taken.size[0]}x{taken.size[1]} px",

@@ -147,13 +147,18 @@ def make_augmentation(
                 f"{num_classes} classes (0 to {num_classes - 1})"
             )
     size = datasets.image_size_of(settings)
-    return make_augment(
-        chosen["policy"],
-        image_size=image_size or size,
-        max_boxes=num_output_boxes(settings, max_boxes),
-        source_size=size,
-        rule=BoxRule(**chosen["boxes"]),
-    )
+    try:
+        return make_augment(
+            chosen["policy"],
+            image_size=image_size or size,
+            max_boxes=num_output_boxes(settings, max_boxes),
+            source_size=size,
+            rule=BoxRule(**chosen["boxes"]),
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"config.augment.policy: a value is of the wrong kind: {error}"
+        ) from error
 
 
 def make_attack(settings: Mapping[str, Any]) -> Attack | None:
@@ -167,7 +172,10 @@ def make_attack(settings: Mapping[str, Any]) -> Attack | None:
         return None
     where = "config.augment.adversarial"
     lookup.check_arguments(adversarial.make_attack, arguments, where)
-    return adversarial.make_attack(**arguments)
+    try:
+        return adversarial.make_attack(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{where}: a value is of the wrong kind: {error}") from error
 
 
 def make_step(

@@ -175,6 +175,12 @@ def describe(run: Experiment) -> None:
         f"up to {run.max_boxes} boxes a picture",
         flush=True,
     )
+    batches = round(run.settings["optim"]["nominal_batch"] / run.settings["batch_size"])
+    if batches > run.total_steps:
+        print(
+            f"the optimiser sums {batches} steps after its warm-up, more than the run "
+            f"has: lower config.optim.nominal_batch, or raise config.epochs"
+        )
 
 
 def make_plan(run: Experiment) -> loop.Plan:

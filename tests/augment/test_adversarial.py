@@ -165,6 +165,7 @@ def test_a_start_depends_on_the_key_and_on_the_place_alone():
     np.testing.assert_array_equal(half, first[:3])
 
 
+@pytest.mark.slow
 def test_vmap_is_the_loop():
     images = np.stack([pictures(seed=seed) for seed in (0, 1)])
     weights = np.stack([weights_like(pictures(), seed) for seed in (2, 3)])
@@ -269,6 +270,7 @@ def trained():
     return run, states, batch
 
 
+@pytest.mark.slow
 def test_training_with_it_compiles_once_and_repeats_to_the_bit(trained):
     run, states, batch = trained
     again, _ = run.step(sharding.put_replicated(states[1], run.mesh), batch)
@@ -277,6 +279,7 @@ def test_training_with_it_compiles_once_and_repeats_to_the_bit(trained):
     assert run.step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_each_attack_raises_the_loss_of_a_network_and_pgd_most(trained):
     run, states, batch = trained
     settings, model = run.settings, run.model
