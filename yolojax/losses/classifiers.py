@@ -36,9 +36,7 @@ def cross_entropy(
     Source: smoothing: Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
     chances = jax.nn.log_softmax(logits, axis=-1)
-    num_classes = logits.shape[-1]
-    targets = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
-    targets = targets * (1 - label_smoothing) + label_smoothing / num_classes
+    targets = _smoothed(labels, logits, label_smoothing)
     return -jnp.sum(targets * chances, axis=-1) * _weight(
         class_weights, labels, logits.dtype
     )
@@ -62,9 +60,7 @@ def squared_error(
 
     Source: Brier 1950, Monthly Weather Review 78(1), by the number of classes.
     """
-    num_classes = logits.shape[-1]
-    targets = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
-    targets = targets * (1 - label_smoothing) + label_smoothing / num_classes
+    targets = _smoothed(labels, logits, label_smoothing)
     errors = (targets - jax.nn.softmax(logits, axis=-1)) ** 2
     return jnp.mean(errors, axis=-1) * _weight(class_weights, labels, logits.dtype)
 
@@ -116,6 +112,15 @@ def multi_class_hinge(
     other = jnp.max(jnp.where(is_own, -jnp.inf, logits), axis=-1)
     losses = jnp.maximum(margin + other - own, 0)
     return losses * _weight(class_weights, labels, logits.dtype)
+
+
+def _smoothed(
+    labels: Int[Array, "*n"], logits: Float[Array, "*n c"], label_smoothing: float
+) -> Float[Array, "*n c"]:
+    """Targets that sum to 1: (1 - s) at the class, and s / c everywhere."""
+    num_classes = logits.shape[-1]
+    targets = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
+    return targets * (1 - label_smoothing) + label_smoothing / num_classes
 
 
 def _weight(
