@@ -38,6 +38,10 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.root = "data/coco128"  # holds data.yaml, images, labels
     c.data.train = ConfigDict(dict(source="yolo", yaml="data.yaml", split="train"))
     c.data.val = ConfigDict(dict(source="yolo", yaml="data.yaml", split="val"))
+    c.data.unlabelled = ConfigDict()  # pictures for pseudo-labels of classifiers
+    c.data.pseudo_labels = ConfigDict(dict(threshold=0.95, every_epochs=1))
+    # Of count parts of train the one at index is val; count 0: as data.val says.
+    c.data.folds = ConfigDict(dict(count=0, index=0, kind="stratified", groups=""))
     c.data.max_boxes = 0  # 0: as many as the fullest picture has
     c.data.num_threads = 0  # 0: one a core
     c.data.cache = "encoded"  # none, encoded, disk, device

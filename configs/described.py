@@ -48,6 +48,10 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.val = ConfigDict(
         dict(source="digits", split="val", size=128, length=200, seed=0)
     )
+    c.data.unlabelled = ConfigDict()  # pictures for pseudo-labels of classifiers
+    c.data.pseudo_labels = ConfigDict(dict(threshold=0.95, every_epochs=1))
+    # Of count parts of train the one at index is val; count 0: as data.val says.
+    c.data.folds = ConfigDict(dict(count=0, index=0, kind="stratified", groups=""))
     c.data.max_boxes = 8  # 0: as many as the fullest picture has
     c.data.num_threads = 0  # 0: one a core
     c.data.cache = "none"  # none, encoded, disk, device

@@ -19,7 +19,7 @@ from yolojax.lookup import hint
 
 # Sections whose keys are the arguments of a component, and are checked there.
 OPEN = (
-    *("model", "data.train", "data.val", "data.sampling"),
+    *("model", "data.train", "data.val", "data.unlabelled", "data.sampling"),
     *("augment.adversarial", "loss.arguments", "loss.parts"),
     *("optim.arguments", "optim.schedule_arguments", "optim.lookahead", "optim.sam"),
 )
@@ -43,6 +43,9 @@ DEFAULTS: dict[str, Any] = {
         "root": "",
         "train": {},
         "val": {},
+        "unlabelled": {},
+        "pseudo_labels": {"threshold": 0.95, "every_epochs": 1},
+        "folds": {"count": 0, "index": 0, "kind": "stratified", "groups": ""},
         "max_boxes": 0,
         "num_threads": 0,
         "cache": "none",
@@ -123,6 +126,10 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "loss_scale.initial": (1, None),
     "loss_scale.growth_steps": (1, None),
     "freeze.layers": (0, None),
+    "data.pseudo_labels.threshold": (0, 1),
+    "data.pseudo_labels.every_epochs": (1, None),
+    "data.folds.count": (0, None),
+    "data.folds.index": (0, None),
     "data.max_boxes": (0, None),
     "data.num_threads": (0, None),
     "data.cache_bytes": (0, None),
@@ -181,7 +188,10 @@ MAY_CHANGE = (
 _LONG = 80
 
 # Names that are not entries of a table, which checks its own.
-CHOICES: dict[str, tuple[str, ...]] = {"evaluate.letterbox": ("square", "rectangular")}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "evaluate.letterbox": ("square", "rectangular"),
+    "data.folds.kind": ("plain", "stratified", "group"),
+}
 
 
 def complete(given: Mapping[str, Any]) -> dict[str, Any]:
