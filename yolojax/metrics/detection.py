@@ -199,7 +199,7 @@ def format_table(
     counts = metrics["counts"]
     summary = [["", "IoU", "area", "at most", ""]]
     summary += [
-        [quantity, iou, area, str(most), _number(metrics[key])]
+        [quantity, iou, area, str(most), shown_number(metrics[key])]
         for key, quantity, iou, area, most in ROWS
     ]
     per_class = metrics["per_class"]
@@ -210,7 +210,7 @@ def format_table(
         listed = tuple(per_class)
     for name in listed:
         values = per_class[name]
-        numbers = [_number(values[column]) for column in columns]
+        numbers = [shown_number(values[column]) for column in columns]
         classes.append([name, str(values["num_boxes"]), *numbers])
     others = metrics.get("published")
     return "\n".join(
@@ -218,9 +218,9 @@ def format_table(
             f"{counts['images']} pictures, {counts['boxes']} boxes, "
             f"{counts['detections']} detections",
             "",
-            *_aligned(summary, "<<<>>"),
+            *aligned(summary, "<<<>>"),
             "",
-            *_aligned(classes, "<>>>>>"),
+            *aligned(classes, "<>>>>>"),
             *(_published_table(others, listed, counts["boxes"]) if others else ()),
         ]
     )
@@ -243,18 +243,18 @@ def _published_table(
         ("all", means | {"num_boxes": num_boxes}),
         *((name, published["per_class"][name]) for name in listed),
     ):
-        numbers = [_number(values[key]) for key in columns.values()]
+        numbers = [shown_number(values[key]) for key in columns.values()]
         rows.append([name, str(values["num_boxes"]), *numbers])
     return [
         "",
         "by the rules of YOLOv5 and VOC-2007; P, R and F1 at confidence "
-        f"{_number(published['confidence'])}, where the mean F1 is largest",
+        f"{shown_number(published['confidence'])}, where the mean F1 is largest",
         "",
-        *_aligned(rows, "<" + ">" * (len(columns) + 1)),
+        *aligned(rows, "<" + ">" * (len(columns) + 1)),
     ]
 
 
-def _aligned(rows: list[list[str]], sides: str) -> list[str]:
+def aligned(rows: list[list[str]], sides: str) -> list[str]:
     """One line a row; a column lies to the side (`<` or `>`) named in `sides`."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [
@@ -267,7 +267,8 @@ def _aligned(rows: list[list[str]], sides: str) -> list[str]:
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
-def _number(value: float | None) -> str:
+def shown_number(value: float | None) -> str:
+    """The value with four decimals; - for NaN and None."""
     return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
