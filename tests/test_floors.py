@@ -11,7 +11,7 @@ import yolojax
 
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
-    {"records", "trees", "lookup", "files", "yaml_text"},
+    {"records", "trees", "lookup", "files", "yaml_text", "comparing"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},

@@ -14,6 +14,7 @@ from typing import Any
 
 from yolojax import hyperparameters, trees
 from yolojax.automatic import read_batch_size
+from yolojax.comparing import difference
 from yolojax.files import read_description, replace_text
 from yolojax.lookup import hint
 
@@ -184,9 +185,6 @@ MAY_CHANGE = (
     "model/path",
 )
 
-# Characters of a value in a message.
-_LONG = 80
-
 # Names that are not entries of a table, which checks its own.
 CHOICES: dict[str, tuple[str, ...]] = {
     "evaluate.letterbox": ("square", "rectangular"),
@@ -330,7 +328,7 @@ def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
         for tree in (from_json(path.read_text()), settings)
     )
     differing = [
-        f"{key.replace('/', '.')}{_difference(before.get(key), now.get(key))}"
+        f"{key.replace('/', '.')}{difference(before.get(key), now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
@@ -339,46 +337,6 @@ def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
             f"{workdir} holds a run with another config: {'; '.join(differing)}. "
             "Use another --workdir, or remove this one"
         )
-
-
-def _difference(before: Any, now: Any) -> str:
-    """How two values differ; of lists and of long texts the first place that does."""
-    if isinstance(before, list) and isinstance(now, list):
-        place, before, now = _first_difference(before, now)
-        return f"[{place}]{_difference(before, now)}"
-    if isinstance(before, dict) and isinstance(now, dict):
-        # The name of an entry first: with another one all else is another, too.
-        keys = sorted(before.keys() | now.keys(), key=lambda key: (key != "name", key))
-        key = next(key for key in keys if before.get(key) != now.get(key))
-        return f".{key}{_difference(before.get(key), now.get(key))}"
-    if isinstance(before, str) and isinstance(now, str) and len(before + now) > _LONG:
-        lines = (text.split("\n") for text in (before, now))
-        number, before, now = _first_difference(*lines)
-        column, _, _ = _first_difference(before or "", now or "")
-        start = max(0, column - _LONG // 2)
-        before, now = (text and text[start:] for text in (before, now))
-        return f" differs in line {number + 1}: was {_short(before)}, now {_short(now)}"
-    return f" was {_short(before)}, now {_short(now)}"
-
-
-def _first_difference(
-    before: Sequence[Any], now: Sequence[Any]
-) -> tuple[int, Any, Any]:
-    """The first place where two sequences differ, and what is there; None: no more."""
-    pairs = enumerate(zip(before, now, strict=False))
-    ends = min(len(before), len(now))
-    place = next((place for place, (a, b) in pairs if a != b), ends)
-    there = [values[place] if place < len(values) else None for values in (before, now)]
-    return place, there[0], there[1]
-
-
-def _short(value: Any) -> str:
-    """A value for a message: its start where it is long."""
-    if value is None:
-        return "nothing"
-    text = str(value)
-    text = text if len(text) <= _LONG else f"{text[:_LONG]}..."
-    return text if text and text == text.strip() else repr(text)
 
 
 def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
