@@ -8,18 +8,24 @@ from typing import Any
 from yolojax.data.sources.base import Source
 from yolojax.data.sources.coco import CocoSource
 from yolojax.data.sources.digits import DigitsSource
+from yolojax.data.sources.folder import FolderSource
+from yolojax.data.sources.handwritten import HandwrittenSource
 from yolojax.data.sources.voc import VocSource
 from yolojax.data.sources.yolo import YoloSource
 from yolojax.lookup import check_arguments, pick
 
-__all__ = ["SOURCES", "Source", "make_source"]
+__all__ = ["CLASS_SOURCES", "SOURCES", "Source", "make_source"]
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "coco": CocoSource,
     "digits": DigitsSource,
+    "folder": FolderSource,
+    "handwritten": HandwrittenSource,
     "voc": VocSource,
     "yolo": YoloSource,
 }
+# Those whose pictures have classes and no boxes; they have the attribute `multi_label`.
+CLASS_SOURCES = frozenset(("folder", "handwritten"))
 
 
 def make_source(source: str, **arguments: Any) -> Source:
