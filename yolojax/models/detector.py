@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from yolojax.lookup import check_arguments, pick
@@ -15,9 +14,9 @@ from yolojax.models.darknet import DARKNET, build_darknet, build_darknet_table
 from yolojax.models.described import build_described
 from yolojax.models.dropping import check_rate
 from yolojax.models.model import Anchors, Model, check_common, checked_anchors
+from yolojax.models.normalised import normalised
 from yolojax.models.specs import YOLOV5, CspSpec
 from yolojax.models.yolov5 import Yolov5
-from yolojax.ops.colour import NORMALISATIONS
 from yolojax.ops.grid import Decoding
 
 
@@ -89,8 +88,7 @@ def build_model(
 
     Args:
         name: an entry of `MODELS`.
-        normalise: a name in `NORMALISATIONS`, or its `name` and arguments: what is done
-            to pictures first, in training and later.
+        normalise: see `normalised`.
         **arguments: of the entry's builder; all take `num_classes`, at least 1, and
             `dtype`.
 
@@ -99,19 +97,7 @@ def build_model(
     """
     build = pick(MODELS, name, "model")
     check_arguments(build, arguments, f"model {name!r}")
-    model = build(**arguments)
-    chosen = {"name": normalise} if isinstance(normalise, str) else dict(normalise)
-    kind = chosen.pop("name", "")
-    function = pick(NORMALISATIONS, kind, "normalisation")
-    if kind == "unit" and not chosen:
-        return model
-    check_arguments(function, chosen, f"normalise {kind!r}")
-    function = functools.partial(function, **chosen)
-    try:
-        jax.eval_shape(function, jax.ShapeDtypeStruct((1, 1, 1, 3), "float32"))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"normalise {kind!r}: {error}") from error
-    return dataclasses.replace(model, normalise=function)
+    return normalised(build(**arguments), normalise)
 
 
 def _changed(

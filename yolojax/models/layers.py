@@ -177,6 +177,7 @@ class ConvUnit(nn.Module):
     activation: str = "silu"
     epsilon: float = NORM_EPSILON
     momentum: float = NORM_MOMENTUM
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -187,6 +188,7 @@ class ConvUnit(nn.Module):
             self.padding,
             self.dtype,
             self.groups,
+            self.use_bias,
             name="conv",
         )(x)
         norm = BatchNorm(self.dtype, self.epsilon, self.momentum, name="norm")
