@@ -2,6 +2,8 @@
 
 import json
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,3 +236,23 @@ def test_the_table_of_several_labels_has_average_precision():
     found = ours.multi_label_metrics(ROWS, np.eye(3)[LABELS])
     text = ours.format_classes(found, NAMES)
     assert "AP" in text and "average precision, mean over classes" in text
+
+
+def example(labels, areas=None, crowd=None):
+    areas = np.ones(len(labels)) if areas is None else np.array(areas)
+    crowd = np.zeros(len(labels), bool) if crowd is None else np.array(crowd)
+    return SimpleNamespace(labels=np.array(labels, int), areas=areas, crowd=crowd)
+
+
+def test_a_picture_has_the_label_of_its_largest_box_that_is_no_crowd():
+    source: Any = [
+        example([2]),
+        example([1, 0]),
+        example([1, 0, 2], [3, 5, 9], [False, False, True]),
+        example([]),
+        example([1], [4], [True]),
+    ]
+    assert ours.labels_of(source, range(5)).tolist() == [2, 1, 0, -1, -1]
+    assert ours.labels_of(source, [2, 0]).tolist() == [0, 2]
+    targets = ours.targets_of(source, [1, 3, 0], 3)
+    assert targets.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]

@@ -8,11 +8,12 @@ out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from yolojax.data.sources.base import Source
 from yolojax.metrics.curves import f1_of
 from yolojax.metrics.detection import aligned, shown_number
 
@@ -69,6 +70,32 @@ class Reliability(NamedTuple):
             return math.nan
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.nansum(gaps * self.counts) / total)
+
+
+def labels_of(source: Source, keep: Iterable[int]) -> np.ndarray:
+    """The label of each picture of `source` in `keep`, int64 [n]; -1 for none.
+
+    Of several, as a picture with boxes has, that of the largest area; of equal ones the
+    first.
+    """
+    found = []
+    for index in keep:
+        example = source[int(index)]
+        areas = np.where(example.crowd, -1.0, example.areas)
+        best = int(areas.argmax()) if len(areas) else -1
+        found.append(
+            int(example.labels[best]) if best >= 0 and areas[best] >= 0 else -1
+        )
+    return np.asarray(found, np.int64)
+
+
+def targets_of(source: Source, keep: Iterable[int], num_classes: int) -> np.ndarray:
+    """Which labels each picture of `source` in `keep` has, bool [n, c]."""
+    indices = [int(index) for index in keep]
+    targets = np.zeros((len(indices), num_classes), np.bool_)
+    for row, index in enumerate(indices):
+        targets[row, source[index].labels] = True
+    return targets
 
 
 def class_metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

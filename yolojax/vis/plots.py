@@ -42,6 +42,7 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
 }
 MAX_NAMED_CLASSES = 40
+MAX_NAME_LENGTH = 24
 # Places in the palette whose colours show on white, the first ones far apart.
 LINE_COLOURS = (4, 5, 2, 6, 0, 1)
 
@@ -172,7 +173,7 @@ def plot_labels(
     height = 4.6 if len(counts) <= 25 else 6.4
     with open_figure(output, 1, 3, (14, height)) as (figure, axes):
         counted, placed, sized = axes[0]
-        _plot_counts(counted, counts, class_names)
+        plot_counts(counted, counts, class_names)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         sides = boxes[:, 2:] - boxes[:, :2]
         placed.set_title("Where the centres lie")
@@ -187,25 +188,35 @@ def plot_labels(
     return output
 
 
-def _plot_counts(axis: Any, counts: np.ndarray, class_names: Sequence[str]) -> None:
+def plot_counts(
+    axis: Any,
+    counts: np.ndarray,
+    class_names: Sequence[str],
+    noun: tuple[str, str] = ("box", "boxes"),
+) -> None:
+    """Draws into a panel how often each class occurs, the most frequent ones by name.
+
+    Args:
+        axis: of the panel.
+        counts: int [c].
+        class_names: names by label.
+        noun: what is counted, one and many.
+    """
+    one, many = noun
     total = int(counts.sum())
     missing = int((counts == 0).sum())
-    title = f"{total:,} boxes, {len(counts)} classes"
-    axis.set_title(title + (f" ({missing} without a box)" if missing else ""))
+    title = f"{total:,} {many}, {len(counts)} classes"
+    axis.set_title(title + (f" ({missing} without a {one})" if missing else ""))
     if not total:
-        say_empty(axis, "no box")
+        say_empty(axis, f"no {one}")
         return
     order = np.argsort(-counts, kind="stable")
     named = order[:MAX_NAMED_CLASSES]
     places = np.arange(len(named))
     colours = [hex_colour(int(label)) for label in named]
     axis.barh(places, counts[named], color=colours, height=0.8)
-    names = [_plain(class_title(class_names, int(c), _has_glyph)) for c in named]
-    size = 8 if len(named) <= 25 else 7
-    axis.set_yticks(places, names, fontsize=size)
-    axis.set_ylim(len(named) - 0.4, -0.6)
-    axis.grid(False, axis="y")
-    axis.set_xlabel("boxes")
+    name_rows(axis, [class_label(class_names, int(label)) for label in named])
+    axis.set_xlabel(many)
     if len(named) <= 25:
         for place, label in zip(places, named, strict=True):
             axis.annotate(
@@ -220,7 +231,15 @@ def _plot_counts(axis: Any, counts: np.ndarray, class_names: Sequence[str]) -> N
         axis.margins(x=0.12)
     if len(order) > len(named):
         rest = int(counts[order[len(named) :]].sum())
-        axis.set_xlabel(f"boxes; {len(order) - len(named)} more classes have {rest:,}")
+        axis.set_xlabel(f"{many}; {len(order) - len(named)} more classes have {rest:,}")
+
+
+def name_rows(axis: Any, names: Sequence[str]) -> None:
+    """Write names at the places 0, 1, ... of a panel's rows, the first one on top."""
+    size = 8 if len(names) <= 25 else 7
+    axis.set_yticks(np.arange(len(names)), names, fontsize=size)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(False, axis="y")
 
 
 def _plot_density(figure: Any, axis: Any, points: np.ndarray) -> None:
@@ -262,7 +281,14 @@ def _has_glyph(character: str) -> bool:
     return character.isprintable() and font.get_char_index(ord(character)) != 0
 
 
-def _plain(name: str) -> str:
-    """The name as a label: long ones cut, and no dollar sign read as mathematics."""
-    short = name if len(name) <= 24 else name[:22] + ".."
+def class_label(
+    class_names: Sequence[str], label: int, *, longest: int = MAX_NAME_LENGTH
+) -> str:
+    """A class's name for matplotlib.
+
+    Long ones are cut, what the font lacks is left out, and no dollar sign is read as
+    mathematics.
+    """
+    name = class_title(class_names, label, _has_glyph)
+    short = name if len(name) <= longest else name[: longest - 2] + ".."
     return short.replace("$", r"\$")
