@@ -19,11 +19,11 @@ FLOORS = [
     {"engine", "vis", "automatic"},
     {"hyperparameters"},
     {"settings", "datasets", "control"},
-    {"recipe", "anchoring", "network"},
+    {"recipe", "anchoring", "network", "folding"},
     {"memory"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
-    {"results", "souping"},
+    {"results", "souping", "predicting"},
     {"training", "converting"},
 ]
 ENTRIES = len(FLOORS)

@@ -1,10 +1,7 @@
-from pathlib import Path
-
 import pytest
 
 from tests.tiny import tiny_config
 from yolojax import inference, settings
-from yolojax.data.media import MediaItem
 from yolojax.engine import checkpoint
 from yolojax.models.detector import build_model
 
@@ -22,18 +19,3 @@ def test_other_classes_than_the_datas_are_shown_with_what_to_do(tmp_path):
         f"{things}, ... (10 in all). Evaluate on the data that it was trained on, or "
         f"train from these weights: --config.init.weights={tmp_path}"
     )
-
-
-@pytest.mark.parametrize(
-    "files, expected",
-    [
-        (["000139.jpg", "7.png"], [139, 7]),
-        (["2.jpg", "cat.jpg"], [1, 2]),
-        (["a/1.jpg", "b/1.jpg"], [1, 2]),
-        ([], []),
-    ],
-    ids=["numbers", "names", "equal numbers", "nothing"],
-)
-def test_files_have_different_image_ids(files, expected):
-    items = [MediaItem(Path(f), "image", str(i)) for i, f in enumerate(files)]
-    assert inference.image_ids(items) == expected

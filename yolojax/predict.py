@@ -28,7 +28,7 @@ flags.DEFINE_bool("recursive", False, "Also take folders inside of folders.")
 
 def main() -> int:
     """Predict as the flags say."""
-    from yolojax import inference
+    from yolojax import inference, predicting
     from yolojax.data import media
     from yolojax.data.report import Report
     from yolojax.engine.progress import counter
@@ -50,7 +50,7 @@ def main() -> int:
     )
     output = Path(given.output)
     with counter("files") as progress:
-        rows, unread = inference.predict_media(
+        rows, unread = predicting.predict_media(
             predictor, loaded, items, output, progress
         )
     report.merge(unread)
