@@ -23,14 +23,15 @@ def main() -> int:
     """Print what the flags ask for."""
     import numpy as np
 
-    from yolojax import anchoring, datasets, experiment, settings
+    from yolojax import anchoring, datasets, experiment, folding, settings
     from yolojax.engine.log import write_json
 
     chosen = settings.complete(command.FLAGS.config.to_dict())
     source = datasets.open_source(chosen, "train")
     model = experiment.make_model(chosen, source.class_names)
     everything = datasets.Data(source, np.arange(len(source)), source.report)
-    data, _ = datasets.sampled(chosen, everything)
+    training = folding.training_part(folding.fold_of(chosen, source), everything)
+    data, _ = datasets.sampled(chosen, training)
     distance = command.FLAGS.kmeans
     found = anchoring.compare(chosen, model, data, distance=distance)
     print(anchoring.report(model, found, chosen["loss"]["anchor_ratio"]))

@@ -31,12 +31,16 @@ def num_epochs(settings: Mapping[str, Any]) -> int:
     return settings["epochs"]
 
 
+def has_val(settings: Mapping[str, Any]) -> bool:
+    """Whether there is something to evaluate on: `data.val`, or a fold held out."""
+    return bool(settings["data"]["val"]) or settings["data"]["folds"]["count"] > 0
+
+
 def make_judges(settings: Mapping[str, Any]) -> Judges:
     """What decides which checkpoint is best and when to stop."""
-    has_val = bool(settings["data"]["val"])
     return judging.make_judges(
         best=settings["checkpoint"]["best"],
-        evaluates=has_val and settings["evaluate"]["every_epochs"] > 0,
+        evaluates=has_val(settings) and settings["evaluate"]["every_epochs"] > 0,
         **settings["early_stopping"],
     )
 

@@ -64,6 +64,8 @@ def main() -> int:
         "data.val.split": given.split,
         "data.root": given.data_root,
         "evaluate.letterbox": given.letterbox,
+        # Other pictures than those that a fold was held out of.
+        "data.folds.count": 0 if given.split or given.data_root else None,
     }
     if given.config:
         chosen = settings.complete(given.config.to_dict())

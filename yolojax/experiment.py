@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolojax import anchoring, control, datasets, lookup, memory
+from yolojax import anchoring, control, datasets, folding, lookup, memory
 from yolojax import settings as config
 from yolojax.automatic import AUTO, as_begun, memory_share
 from yolojax.data import check, pipeline
@@ -261,9 +261,9 @@ def build(
 
     # Labels first, pictures last: what takes long comes after all checks.
     source = datasets.open_source(settings, "train")
-    val_source = (
-        datasets.open_source(settings, "val") if settings["data"]["val"] else None
-    )
+    fold, val_source = folding.fold_of(settings, source), None
+    if fold is None and settings["data"]["val"]:
+        val_source = datasets.open_source(settings, "val")
     model = make_model(settings, source.class_names)
     if val_source is not None and val_source.class_names != source.class_names:
         raise ValueError(
@@ -290,13 +290,15 @@ def build(
             settings, source, cache_path=path, progress=progress
         )
 
-    train, repeats = datasets.sampled(settings, look("train", source))
+    train, val = folding.parts_of(fold, look("train", source))
+    train, repeats = datasets.sampled(settings, train)
     if not any(len(source[i].labels) for i in train.keep.tolist()):
         raise ValueError(
             "config.data.train: no picture has a box, so there is nothing to learn. "
             "Look at what was read: python -m yolojax.check"
         )
-    val = look("val", val_source) if val_source is not None else None
+    if val_source is not None:
+        val = look("val", val_source)
     asked = settings["model"].get("anchors")
     settings, notes = anchoring.resolve(settings, model, train)
     if asked == AUTO:
@@ -363,7 +365,7 @@ def build(
         optimizer=optimizer,
         steps=steps,
         start=start,
-        notes=(*notes, *more),
+        notes=(*((fold.note,) if fold else ()), *notes, *more),
         stages=plan,
         later=tuple(later),
     )

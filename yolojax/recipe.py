@@ -16,7 +16,7 @@ from yolojax.augment.adversarial import Attack
 from yolojax.augment.boxes import BoxRule
 from yolojax.augment.policy import make_augment
 from yolojax.augment.reading import swapped_classes
-from yolojax.control import make_decay, num_epochs
+from yolojax.control import has_val, make_decay, num_epochs
 from yolojax.engine import device_cache, scales, sharding, stages
 from yolojax.engine.stages import Stage
 from yolojax.engine.step import Augment, LookStep, Step, make_train_step
@@ -355,7 +355,7 @@ def _check_schedule(settings: Mapping[str, Any]) -> None:
             f"config.optim.warmup_epochs is {chosen['warmup_epochs']}, which is longer "
             f"than the run, or its stage, of {epochs} epochs. Shorten it, or train on"
         )
-    evaluated = settings["data"]["val"] and settings["evaluate"]["every_epochs"]
+    evaluated = has_val(settings) and settings["evaluate"]["every_epochs"]
     if chosen["schedule"] == PLATEAU and not evaluated:
         raise ValueError(
             f"config.optim.schedule {PLATEAU!r} goes by evaluations: it needs "

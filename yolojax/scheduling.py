@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import datasets, experiment, recipe
+from yolojax import datasets, experiment, folding, recipe
 from yolojax.optim.build import Optimizer
 from yolojax.vis import rates as drawing
 
@@ -47,8 +47,10 @@ def draw_schedule(
     if not steps_per_epoch:
         source = datasets.open_source(settings, "train")
         names = source.class_names
+        fold = folding.fold_of(settings, source)
+        total = len(source) if fold is None else fold.num_training
         share = settings["data"]["sampling"].get("fraction", 1.0)
-        pictures = max(1, round(len(source) * share))
+        pictures = max(1, round(total * share))
     if names is None and not settings["model"].get("num_classes"):
         # The number of classes changes no path.
         settings = {**settings, "model": {**settings["model"], "num_classes": 1}}

@@ -13,7 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import averaging, control, datasets, experiment, inference, settings
+from yolojax import (
+    averaging,
+    control,
+    datasets,
+    experiment,
+    folding,
+    inference,
+    settings,
+)
 from yolojax.engine import checkpoint, evaluate
 from yolojax.engine.log import write_json
 from yolojax.inference import Loaded
@@ -119,7 +127,7 @@ def make_soup(
         )
         if not same or other.class_names != first.class_names:
             raise ValueError(f"{name} has another network or classes than {names[0]}")
-    if not first.settings["data"]["val"] and method == "greedy":
+    if not control.has_val(first.settings) and method == "greedy":
         raise ValueError(
             "a greedy soup needs config.data.val; or give --method uniform"
         )
@@ -127,7 +135,7 @@ def make_soup(
     mix = _make_mix(workdir, first) if recompute else mean_variables
     uniform = Soup(mix(several), tuple(names), None)
     lines, soups = [], {"uniform": uniform}
-    if first.settings["data"]["val"]:
+    if control.has_val(first.settings):
         score, metric = make_score(first)
         scores = [score(variables) for variables in several]
         lines = [f"{s:10.4f}  {n}" for s, n in zip(scores, names, strict=True)]
@@ -165,8 +173,9 @@ def make_score(loaded: Loaded) -> tuple[Score, str]:
     """
     chosen = control.make_judges(loaded.settings).best
     metric = chosen if chosen.higher else control.FITNESS
-    source = datasets.open_source(loaded.settings, "val")
+    source, fold = folding.open_evaluated(loaded.settings)
     data = datasets.look_at_pictures(loaded.settings, source)
+    data = folding.held_out_part(fold, data)
     predict = experiment.make_predict(loaded.settings, loaded.model, loaded.mesh)
     batches = datasets.make_eval_batches(
         loaded.settings, data, stride=loaded.model.max_stride
