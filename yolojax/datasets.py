@@ -21,7 +21,7 @@ from yolojax.data.weighing import WeighedBatches, weights_of_losses
 
 Sampler = Callable[..., np.ndarray | None]
 # Arguments of sources that are paths, taken relative to `data.root`.
-PATHS = ("yaml", "images", "annotations", "root")
+PATHS = ("yaml", "images", "annotations", "root", "csv", "classes_from")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,9 @@ from typing import Any
 
 from yolojax.data.sources.base import Source
 from yolojax.data.sources.coco import CocoSource
+from yolojax.data.sources.csv import CsvSource
 from yolojax.data.sources.digits import DigitsSource
+from yolojax.data.sources.filename import FilenameSource
 from yolojax.data.sources.folder import FolderSource
 from yolojax.data.sources.handwritten import HandwrittenSource
 from yolojax.data.sources.voc import VocSource
@@ -18,14 +20,16 @@ __all__ = ["CLASS_SOURCES", "SOURCES", "Source", "make_source"]
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "coco": CocoSource,
+    "csv": CsvSource,
     "digits": DigitsSource,
+    "filename": FilenameSource,
     "folder": FolderSource,
     "handwritten": HandwrittenSource,
     "voc": VocSource,
     "yolo": YoloSource,
 }
 # Those whose pictures have classes and no boxes; they have the attribute `multi_label`.
-CLASS_SOURCES = frozenset(("folder", "handwritten"))
+CLASS_SOURCES = frozenset(("csv", "filename", "folder", "handwritten"))
 
 
 def make_source(source: str, **arguments: Any) -> Source:
