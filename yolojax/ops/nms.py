@@ -77,17 +77,73 @@ def non_max_suppression(
         iou_threshold=iou_threshold,
         max_detections=max_detections,
     )
-    valid = picks < found.shape[1]
+    return _picked(candidates, found, labels, picks)
+
+
+def suppress_found(
+    boxes: Float[Array, "b n 4"],
+    scores: Float[Array, "b n"],
+    labels: Int[Array, "b n"],
+    valid: Bool[Array, "b n"],
+    *,
+    iou_threshold: float,
+    score_threshold: float = 0.0,
+    max_detections: int = 300,
+) -> Detections:
+    """The best of boxes that several models or views found, class by class.
+
+    Args:
+        boxes: corners x1 y1 x2 y2, in pixels; in any order.
+        scores: in [0, 1].
+        labels: only boxes with the same one suppress each other.
+        valid: False for padding.
+        iou_threshold: a box goes if its IoU with a kept one is strictly greater.
+        score_threshold: a box takes part whose score is strictly greater.
+        max_detections: boxes kept a picture, k of the result.
+
+    Returns:
+        Detections, best first; equal scores in order of index. Padding is zeros.
+
+    Raises:
+        ValueError: `max_detections` is not positive.
+    """
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be at least 1, got {max_detections}")
+    if 0 in scores.shape:
+        return _nothing(len(scores), max_detections, boxes.dtype, scores.dtype)
+    alive = valid & (scores > score_threshold)
+    ranked = jnp.where(alive, scores, jnp.array(-jnp.inf, scores.dtype))
+    ranked, order = jax.lax.top_k(ranked, scores.shape[1])
+    boxes = jnp.take_along_axis(boxes, order[:, :, None], axis=1)
+    labels = jnp.take_along_axis(labels, order, axis=1)
+    picks = _sweep(
+        boxes,
+        labels,
+        ranked > -jnp.inf,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+    )
+    return _picked(boxes, ranked, labels, picks)
+
+
+def _picked(
+    boxes: Float[Array, "b k 4"],
+    scores: Float[Array, "b k"],
+    labels: Int[Array, "b k"],
+    picks: Int[Array, "b m"],
+) -> Detections:
+    """The rows at `picks`, of which k is padding."""
+    valid = picks < boxes.shape[1]
     rows = jnp.where(valid, picks, 0)
     return Detections(
         boxes=jnp.where(
             valid[:, :, None],
-            jnp.take_along_axis(candidates, rows[:, :, None], axis=1),
+            jnp.take_along_axis(boxes, rows[:, :, None], axis=1),
             jnp.zeros((), boxes.dtype),
         ),
         scores=jnp.where(
             valid,
-            jnp.take_along_axis(found, rows, axis=1),
+            jnp.take_along_axis(scores, rows, axis=1),
             jnp.zeros((), scores.dtype),
         ),
         labels=jnp.where(valid, jnp.take_along_axis(labels, rows, axis=1), 0),
