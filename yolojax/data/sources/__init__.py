@@ -12,6 +12,7 @@ from yolojax.data.sources.digits import DigitsSource
 from yolojax.data.sources.filename import FilenameSource
 from yolojax.data.sources.folder import FolderSource
 from yolojax.data.sources.handwritten import HandwrittenSource
+from yolojax.data.sources.tfds import TfdsSource
 from yolojax.data.sources.voc import VocSource
 from yolojax.data.sources.yolo import YoloSource
 from yolojax.lookup import check_arguments, pick
@@ -25,11 +26,12 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "filename": FilenameSource,
     "folder": FolderSource,
     "handwritten": HandwrittenSource,
+    "tfds": TfdsSource,
     "voc": VocSource,
     "yolo": YoloSource,
 }
 # Those whose pictures have classes and no boxes; they have the attribute `multi_label`.
-CLASS_SOURCES = frozenset(("csv", "filename", "folder", "handwritten"))
+CLASS_SOURCES = frozenset(("csv", "filename", "folder", "handwritten", "tfds"))
 
 
 def make_source(source: str, **arguments: Any) -> Source:
