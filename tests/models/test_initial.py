@@ -59,6 +59,23 @@ def test_named_initialisers_have_the_published_variance(name, variance, limit):
     assert not drawn["bias"].any() and (drawn["scale"] == 1).all()
 
 
+def test_parameters_may_start_from_constants_of_their_own():
+    shapes = {
+        "params": {
+            "layer_scale": {"scale": Shape(3)},
+            "other_layer_scale": {"scale": Shape(3)},
+            "a": {"kernel": Shape(4, 5), "layer_scale": {"scale": Shape(2)}},
+        }
+    }
+    plain = flatten(draw_variables(shapes, 1))
+    given = flatten(draw_variables(shapes, 1, starts={"layer_scale/scale": 1e-6}))
+    for path, values in given.items():
+        if "/layer_scale/" in path:
+            assert (values == np.float32(1e-6)).all() and values.dtype == np.float32
+        else:
+            np.testing.assert_array_equal(values, plain[path])
+
+
 @pytest.mark.parametrize("ends", [(40, 64), (8, 300), (50, 50)])
 def test_orthogonal_kernels_keep_lengths(ends):
     shapes = {"params": {"a": {"kernel": Shape(2, 1, *ends)}}}

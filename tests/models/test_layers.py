@@ -7,7 +7,9 @@ from yolojax.engine.sharding import make_mesh, put_batch
 from yolojax.models.layers import (
     BatchNorm,
     Conv,
+    max_pool_ceil,
     max_pool_same,
+    mean_pool,
     upsample_nearest,
 )
 
@@ -135,6 +137,45 @@ def test_max_pool_matches_windows_cut_out_one_by_one(shape):
     np.testing.assert_array_equal(
         jax.jit(max_pool_same, static_argnums=1)(x, 5), expected
     )
+
+
+def test_pools_in_ceil_mode_keep_the_window_that_the_border_cuts():
+    x = normal(2, 6, 7, 3, mean=-5.0)
+    threes, twos = jax.jit(lambda x: (max_pool_ceil(x, 3, 2), max_pool_ceil(x, 2, 2)))(
+        x
+    )
+    for size, pooled, shape in ((3, threes, (3, 3)), (2, twos, (3, 4))):
+        expected = np.empty((2, *shape, 3), np.float32)
+        for i, j in np.ndindex(*shape):
+            window = x[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size]
+            expected[:, i, j] = window.max((1, 2))
+        np.testing.assert_array_equal(pooled, expected)
+
+
+def test_a_pool_in_ceil_mode_of_few_pixels_by_hand():
+    x = jnp.array([[1.0, 2.0, 9.0, 3.0], [4.0, 0.0, 5.0, 6.0]])[None, :, :, None]
+    # One window of three rows, the last of them outside; two of three columns.
+    pooled, back = jax.jit(jax.value_and_grad(lambda x: max_pool_ceil(x, 3, 2).sum()))(
+        x
+    )
+    assert pooled == 9 + 9
+    assert back.sum() == back[0, 0, 2, 0] == 2
+
+
+@pytest.mark.parametrize("size, stride, padding", [(3, 1, 1), (5, 3, 0)])
+def test_means_of_windows_count_the_padding_as_pixels(size, stride, padding):
+    x = normal(2, 8, 11, 3)
+    padded = np.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2))
+    expected = windows[:, ::stride, ::stride].mean((-1, -2), dtype=np.float64)
+    ours, half = jax.jit(
+        lambda x: [
+            mean_pool(x.astype(t), size, stride, padding)
+            for t in (jnp.float32, jnp.bfloat16)
+        ]
+    )(x)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+    assert half.dtype == jnp.bfloat16
 
 
 def test_gradient_of_three_pools_in_a_row_matches_windowed_reductions():

@@ -147,7 +147,7 @@ def logits(x: jax.Array, num_classes: int, dtype: str) -> jax.Array:
 
 def mean_of_map(x: jax.Array) -> jax.Array:
     """The mean over rows and columns of [b, h, w, c], summed in float32."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = wide_dtype(x.dtype.name)
     return jnp.mean(x.astype(wide), axis=(1, 2)).astype(x.dtype)
 
 

@@ -74,7 +74,11 @@ KERNELS: dict[str, Draw] = {
 
 
 def draw_variables(
-    shapes: Mapping[str, Any], seed: int, *, kernels: str = ""
+    shapes: Mapping[str, Any],
+    seed: int,
+    *,
+    kernels: str = "",
+    starts: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Variables as NumPy float32 arrays for a tree of shapes.
 
@@ -87,6 +91,8 @@ def draw_variables(
         seed: any integer.
         kernels: an entry of `KERNELS` to draw kernels by instead; all biases are 0
             then.
+        starts: first values of parameters that start from another constant than
+            these, by the ends of their paths, as `layer_scale/scale`.
 
     Raises:
         ValueError: `kernels` is no entry of the table.
@@ -111,6 +117,8 @@ def draw_variables(
             values[path] = np.float32(bound) * (np.float32(2) * draws - np.float32(1))
         else:
             start = 1 if name in ("scale", "var") else 0
+            for end, value in (starts or {}).items():
+                start = value if f"/{path}".endswith(f"/{end}") else start
             values[path] = np.full(leaf.shape, start, np.float32)
     return unflatten_variables(values)
 

@@ -212,6 +212,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "relu6": nn.relu6,
     "hard_swish": nn.hard_swish,
+    "hard_sigmoid": nn.hard_sigmoid,
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "elu": nn.elu,
     "selu": nn.selu,
@@ -274,6 +275,44 @@ def max_pool(
         )
         x = functools.reduce(jnp.maximum, shifted)
     return x
+
+
+def max_pool_ceil(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """`max_pool` that keeps a window which the last row or column cuts off.
+
+    Of n pixels it makes ceil((n - size) / stride) + 1, where `max_pool` without
+    padding rounds down ("ceil mode").
+
+    Args:
+        x: [b, h, w, c], sides of more than `size` - `stride`.
+        size: in pixels.
+        stride: from window to window, at most `size`.
+    """
+    return max_pool(x, size, stride, (0, stride - 1))
+
+
+def mean_pool(x: jax.Array, size: int, stride: int = 1, padding: int = 0) -> jax.Array:
+    """The mean of each `size` x `size` window, summed in float32.
+
+    Args:
+        x: [b, h, w, c].
+        size: in pixels.
+        stride: from window to window.
+        padding: pixels of zeros on every side, which count as pixels.
+    """
+    kept = x.dtype
+    x = x.astype(wide_dtype(kept.name))
+    for axis in (1, 2):
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (padding, padding)
+        padded = jnp.pad(x, widths)
+        reach = padded.shape[axis] - size + 1
+        shifted = (
+            jax.lax.slice_in_dim(padded, start, start + reach, stride, axis)
+            for start in range(size)
+        )
+        x = functools.reduce(jnp.add, shifted)
+    return (x / size**2).astype(kept)
 
 
 def upsample_nearest(x: jax.Array, factor: int = 2) -> jax.Array:

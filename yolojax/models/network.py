@@ -37,6 +37,7 @@ class Network:
         spec: what the network was built from.
         module: the network itself, opaque to the rest of the package.
         normalise: from pictures in [0, 1] to what the network takes; None: nothing.
+        starts: see `initial.draw_variables`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Network:
     spec: Any
     module: Any
     normalise: Callable[[jax.Array], jax.Array] | None = None
+    starts: Mapping[str, float] | None = None
 
     @property
     def example_size(self) -> tuple[int, int]:
@@ -75,7 +77,8 @@ class Network:
         """
         if image_size is not None:
             self.check_size(image_size)
-        return draw_variables(self.shapes(), seed, kernels=kernels)
+        shapes = self.shapes()
+        return draw_variables(shapes, seed, kernels=kernels, starts=self.starts)
 
     def shapes(self) -> dict[str, Any]:
         """The variables as `jax.ShapeDtypeStruct`s; nothing is computed."""
