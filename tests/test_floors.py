@@ -19,12 +19,13 @@ FLOORS = [
     {"engine", "vis", "automatic"},
     {"hyperparameters"},
     {"settings", "datasets", "control"},
-    {"recipe", "anchoring", "network", "folding"},
+    {"recipe", "anchoring", "network", "folding", "class_report"},
     {"memory"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
     {"results", "souping", "predicting"},
     {"training", "converting"},
+    {"crossvalidating"},
 ]
 ENTRIES = len(FLOORS)
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -82,10 +82,14 @@ def fold_of(settings: Mapping[str, Any], source: Any) -> Fold | None:
     check_folds(**chosen)
     if not chosen["count"]:
         return None
-    examples = [source[index] for index in range(len(source))]
+    labels, names = [], []
+    for index in range(len(source)):
+        example = source[index]
+        labels.append(example.labels[~example.crowd])
+        names.append(example.name)
     numbers = fold_numbers(
-        [example.labels[~example.crowd] for example in examples],
-        [example.name for example in examples],
+        labels,
+        names,
         source.class_names,
         count=chosen["count"],
         kind=chosen["kind"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -16,6 +16,7 @@ from yolojax.engine import sharding
 from yolojax.metrics.curves import published_metrics
 from yolojax.metrics.detection import GroundTruth, coco_metrics
 from yolojax.ops.nms import non_max_suppression
+from yolojax.ops.views import PLAIN, View, boxes_from_view, view_of
 from yolojax.records import Batch, Detections
 
 Predict = Callable[[Any, Batch], Detections]
@@ -31,6 +32,9 @@ class Detector(Protocol):
 
     def decode(self, maps: Sequence[Any]) -> tuple[Any, Any, Any]: ...
 
+    @property
+    def max_stride(self) -> int: ...
+
 
 def make_predict_step(
     model: Detector,
@@ -42,6 +46,7 @@ def make_predict_step(
     max_candidates: int = 4096,
     class_aware: bool = True,
     multi_label: bool = True,
+    views: Sequence[View] = (PLAIN,),
 ) -> Predict:
     """The jitted function from variables and a batch to what is found on it.
 
@@ -51,17 +56,18 @@ def make_predict_step(
     Args:
         model: the detector.
         mesh: its devices; each takes an equal share of the batch and exchanges nothing.
+        views: how each picture is looked at.
 
     Returns:
         `predict(variables, batch)`: detections in pixels of the original pictures,
-        clipped to them; padded rows of the batch have none. Of the batch only `image`
-        (uint8), `size`, `origin` and `image_id` are read.
+        clipped to them; padded rows of the batch have none. Those of one view follow
+        those of the other, to be merged. Of the batch only `image` (uint8), `size`,
+        `origin` and `image_id` are read.
     """
 
-    def predict_share(variables, image, size, origin, image_id) -> Detections:
-        maps, _ = model.apply(
-            variables, image.astype(jnp.float32) / jnp.float32(255), train=False
-        )
+    def see(variables, picture, view) -> Detections:
+        shown = view_of(picture, view, stride=model.max_stride)
+        maps, _ = model.apply(variables, shown, train=False)
         boxes, objectness, probabilities = model.decode(maps)
         found = non_max_suppression(
             boxes,
@@ -73,6 +79,13 @@ def make_predict_step(
             class_aware=class_aware,
             multi_label=multi_label,
         )
+        size = (picture.shape[1], picture.shape[2])
+        return found._replace(boxes=boxes_from_view(found.boxes, view, size=size))
+
+    def predict_share(variables, image, size, origin, image_id) -> Detections:
+        picture = image.astype(jnp.float32) / jnp.float32(255)
+        parts = [see(variables, picture, view) for view in views]
+        found = jax.tree.map(lambda *rows: jnp.concatenate(rows, axis=1), *parts)
         valid = found.valid & (image_id >= 0)[:, None]
         boxes = to_original(found.boxes, size, origin)
         return Detections(
@@ -238,11 +251,31 @@ def evaluate(
     Raises:
         ValueError: the batches do not hold each picture once.
     """
-    truth = ground_truth or GroundTruth.from_source(source, keep)
-    variables = sharding.put_replicated(variables, mesh)
+    return evaluate_found(
+        run_ahead(predict, variables, batches, mesh),
+        ground_truth or GroundTruth.from_source(source, keep),
+        progress,
+    )
+
+
+def evaluate_found(
+    detections: Iterable[tuple[np.ndarray, Detections]],
+    truth: GroundTruth,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The numbers of what was found; see `evaluate`.
+
+    Args:
+        detections: picture indices, -1 for padding, and detections of each batch.
+        truth: the labels of all pictures.
+        progress: is called with the number of pictures done.
+
+    Raises:
+        ValueError: the batches do not hold each picture once.
+    """
     results: list[dict[str, Any]] = []
     done: list[int] = []
-    for image_id, found in _run_ahead(predict, variables, batches, mesh):
+    for image_id, found in detections:
         results.extend(coco_results(found, image_id, truth))
         done.extend(image_id[image_id >= 0].tolist())
         if progress is not None:
@@ -253,12 +286,19 @@ def evaluate(
             f"hold {len(done)}, of which {len(set(done))} are different ones. Do all "
             "hosts read the same files, with the same NumPy on the same kind of CPU?"
         )
-    place = {int(number): row for row, number in enumerate(truth.image_ids)}
     # Stable: within a picture the best stay first.
+    place = {int(number): row for row, number in enumerate(truth.image_ids)}
     results.sort(key=lambda row: place[row["image_id"]])
+    return numbers_of(truth, results), results
+
+
+def numbers_of(
+    truth: GroundTruth, results: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """`coco_metrics` of such detections, and under `published` `published_metrics`."""
     metrics = coco_metrics(truth, results)
     metrics["published"] = published_metrics(truth, results)
-    return metrics, results
+    return metrics
 
 
 def coco_results(
@@ -308,7 +348,7 @@ def coco_results(
     return results
 
 
-def _run_ahead(
+def run_ahead(
     predict: Predict, variables: Any, batches: Iterable[Batch], mesh: Mesh
 ) -> Iterator[tuple[np.ndarray, Detections]]:
     """Picture indices and detections of each batch, on the host.
@@ -316,6 +356,7 @@ def _run_ahead(
     The next batch is under way before the last is fetched, so that the host decodes
     while the devices work.
     """
+    variables = sharding.put_replicated(variables, mesh)
     waiting: tuple[Any, Detections] | None = None
     for batch in batches:
         on_device = sharding.put_batch(batch, mesh)
