@@ -7,7 +7,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "figure.dpi": 110,
 }
+# What a classifier does right and wrong.
+RIGHT, WRONG = "#0072b2", "#d55e00"
 MAX_NAMED_CLASSES = 40
 MAX_NAME_LENGTH = 24
 # Places in the palette whose colours show on white, the first ones far apart.
@@ -232,6 +234,16 @@ def plot_counts(
     if len(order) > len(named):
         rest = int(counts[order[len(named) :]].sum())
         axis.set_xlabel(f"{many}; {len(order) - len(named)} more classes have {rest:,}")
+
+
+def plot_groups(
+    axis: Any, groups: Mapping[str, np.ndarray], colours: Sequence[str]
+) -> None:
+    """Bars of several counts beside each other, a row a class."""
+    thickness = 0.8 / len(groups)
+    for number, (name, counts) in enumerate(groups.items()):
+        places = np.arange(len(counts)) - 0.4 + (number + 0.5) * thickness
+        axis.barh(places, counts, thickness, color=colours[number], label=name)
 
 
 def name_rows(axis: Any, names: Sequence[str]) -> None:
