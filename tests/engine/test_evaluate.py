@@ -22,6 +22,7 @@ class KnownDetector:
     """Answers with the raw maps in its variables that the pictures' grey names."""
 
     anchors = np.array([[[12.0, 18.0]]], np.float32)
+    max_stride = STRIDE
 
     def __init__(self):
         self.num_traces = 0
