@@ -54,7 +54,8 @@ class Batch(NamedTuple):
         size: int32 [b, 2], height and width of the part that holds the picture.
         boxes: float32 [b, n, 4], in pixels of `image`.
         labels: int32 [b, n].
-        valid: bool [b, n], False for padding.
+        valid: bool [b, n], False for padding; after the `augment` of a classifier
+            float32, the share that the picture has of each label.
         image_id: int32 [b], index of the picture in its source; -1 for a padded row.
         origin: float32 [b, 4], `scale_y scale_x offset_y offset_x`: a point of the
             original picture times scale plus offset is the point in `image`.

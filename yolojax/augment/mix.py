@@ -53,11 +53,15 @@ class MixStep(NamedTuple):
         apply: `(sample: Mixed, draws [b, num_draws], applied [b], keys [b],
             image_size)` to the new `Mixed`; samples that are not `applied` stay as
             they are. `keys` are for numbers of pixels, one key a sample.
+        own_share: `(draws, applied, keys, image_size)` to the share [b] that a sample
+            has of its own picture, the rest being its partner's; None: it shows boxes
+            of another picture, which whole pictures' labels have no place for.
     """
 
     num_draws: int
     mixes: bool
     apply: Callable[..., Mixed]
+    own_share: Callable[..., Any] | None = None
 
 
 def mixup(*, alpha: float | int = 32.0) -> MixStep:
@@ -76,6 +80,14 @@ def mixup(*, alpha: float | int = 32.0) -> MixStep:
     """
     _require_positive("mixup: alpha", alpha)
 
+    def own_share(
+        draws: Float[Array, "b 1"],
+        applied: Bool[Array, " b"],
+        keys: Key[Array, " b"],
+        image_size: tuple[int, int],
+    ) -> Float[Array, " b"]:
+        return jnp.where(applied, _beta(keys, alpha), 1.0)
+
     def apply(
         sample: Mixed,
         draws: Float[Array, "b 1"],
@@ -84,7 +96,7 @@ def mixup(*, alpha: float | int = 32.0) -> MixStep:
         image_size: tuple[int, int],
     ) -> Mixed:
         partner = partners_of(draws[:, 0])
-        weight = jnp.where(applied, _beta(keys, alpha), 1.0)[:, None, None, None]
+        weight = own_share(draws, applied, keys, image_size)[:, None, None, None]
         image = sample.image * weight + sample.image[partner] * (1.0 - weight)
         return _with_partner(
             sample,
@@ -94,7 +106,7 @@ def mixup(*, alpha: float | int = 32.0) -> MixStep:
             partner,
         )
 
-    return MixStep(num_draws=1, mixes=True, apply=apply)
+    return MixStep(num_draws=1, mixes=True, apply=apply, own_share=own_share)
 
 
 def cutmix(*, alpha: float | int = 1.0, max_covered: float | int = 0.9) -> MixStep:
@@ -118,6 +130,28 @@ def cutmix(*, alpha: float | int = 1.0, max_covered: float | int = 0.9) -> MixSt
     _require_positive("cutmix: alpha", alpha)
     require_share("cutmix: max_covered", max_covered)
 
+    def rectangle_of(
+        draws: Float[Array, "b 3"],
+        applied: Bool[Array, " b"],
+        keys: Key[Array, " b"],
+        image_size: tuple[int, int],
+    ) -> Float[Array, "b 1 4"]:
+        sides = jnp.asarray(image_size, jnp.float32)[None]
+        half = 0.5 * jnp.sqrt(1.0 - _beta(keys, alpha))[:, None] * sides
+        centre = draws[:, 1:] * sides
+        ends = [jnp.round(jnp.clip(centre + way * half, 0.0, sides)) for way in (-1, 1)]
+        rectangle = jnp.concatenate([jnp.flip(end, axis=1) for end in ends], axis=1)
+        return jnp.where(applied[:, None], rectangle, 0.0)[:, None]
+
+    def own_share(
+        draws: Float[Array, "b 3"],
+        applied: Bool[Array, " b"],
+        keys: Key[Array, " b"],
+        image_size: tuple[int, int],
+    ) -> Float[Array, " b"]:
+        covered = box_area(rectangle_of(draws, applied, keys, image_size))[:, 0]
+        return 1.0 - covered / (image_size[0] * image_size[1])
+
     def apply(
         sample: Mixed,
         draws: Float[Array, "b 3"],
@@ -126,13 +160,7 @@ def cutmix(*, alpha: float | int = 1.0, max_covered: float | int = 0.9) -> MixSt
         image_size: tuple[int, int],
     ) -> Mixed:
         partner = partners_of(draws[:, 0])
-        sides = jnp.asarray(image_size, jnp.float32)[None]
-        half = 0.5 * jnp.sqrt(1.0 - _beta(keys, alpha))[:, None] * sides
-        centre = draws[:, 1:] * sides
-        ends = [jnp.round(jnp.clip(centre + way * half, 0.0, sides)) for way in (-1, 1)]
-        rectangle = jnp.concatenate([jnp.flip(end, axis=1) for end in ends], axis=1)
-        rectangle = jnp.where(applied[:, None], rectangle, 0.0)[:, None]
-
+        rectangle = rectangle_of(draws, applied, keys, image_size)
         mask = rectangle_mask(rectangle, image_size)
         image = jnp.where(mask[..., None], sample.image[partner], sample.image)
         theirs = sample.boxes[partner]
@@ -154,7 +182,7 @@ def cutmix(*, alpha: float | int = 1.0, max_covered: float | int = 0.9) -> MixSt
             partner,
         )
 
-    return MixStep(num_draws=3, mixes=True, apply=apply)
+    return MixStep(num_draws=3, mixes=True, apply=apply, own_share=own_share)
 
 
 def copy_paste(*, share: float | int = 0.5, max_covered: float | int = 0.9) -> MixStep:

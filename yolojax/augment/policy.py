@@ -10,20 +10,20 @@ table `AUGMENTATIONS`:
 4. mixing, and erasing.
 
 To add an augmentation, write a function that returns a `GeometryStep`, a `ColourStep`
-or a `MixStep` and put it at its place in the table.
+or a `MixStep` and put it at its place in the table `augment.table.AUGMENTATIONS`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from yolojax.augment import colour, crops, erase, geometry, mix, noise
+from yolojax.augment import mix
 from yolojax.augment.boxes import (
     PUBLISHED_RULE,
     BoxRule,
@@ -32,58 +32,14 @@ from yolojax.augment.boxes import (
     cut_boxes,
 )
 from yolojax.augment.colour import ColourStep
-from yolojax.augment.elastic import elastic
 from yolojax.augment.mix import Mixed, MixStep
-from yolojax.augment.mosaic import mosaic, mosaic9
 from yolojax.augment.presets import PRESETS
 from yolojax.augment.reading import Plan, Policy, read_policy
 from yolojax.augment.scene import GeometryStep, Scene, letterboxed
+from yolojax.augment.table import AUGMENTATIONS
 from yolojax.ops.bending import displacements
 from yolojax.ops.warp import invert, settle, warp_tiles
 from yolojax.records import Batch, Stored, num_pictures
-
-AUGMENTATIONS: dict[str, Callable[..., GeometryStep | ColourStep | MixStep]] = {
-    "identity": geometry.identity,
-    "letterbox": geometry.letterbox,
-    "random_resized_crop": crops.random_resized_crop,
-    "mosaic": mosaic,
-    "mosaic9": mosaic9,
-    "random_crop": crops.random_crop,
-    "pad": crops.pad,
-    "affine": geometry.affine,
-    "rotate": geometry.rotate,
-    "shear_x": geometry.shear_x,
-    "shear_y": geometry.shear_y,
-    "translate_x": geometry.translate_x,
-    "translate_y": geometry.translate_y,
-    "quarter_turn": geometry.quarter_turn,
-    "flip_up_down": geometry.flip_up_down,
-    "flip_left_right": geometry.flip_left_right,
-    "elastic": elastic,
-    "hsv": colour.hsv,
-    "brightness": colour.brightness,
-    "contrast": colour.contrast,
-    "colour": colour.colour,
-    "gamma": colour.gamma,
-    "to_gray": colour.to_gray,
-    "channel_shuffle": colour.channel_shuffle,
-    "invert": colour.invert,
-    "solarise": colour.solarise,
-    "posterise": colour.posterise,
-    "autocontrast": colour.autocontrast,
-    "equalise": colour.equalise,
-    "sharpen": noise.sharpen,
-    "gaussian_blur": noise.gaussian_blur,
-    "box_blur": noise.box_blur,
-    "gaussian_noise": noise.gaussian_noise,
-    "salt_and_pepper": noise.salt_and_pepper,
-    "compression": noise.compression,
-    "copy_paste": mix.copy_paste,
-    "mixup": mix.mixup,
-    "cutmix": mix.cutmix,
-    "random_erasing": erase.random_erasing,
-    "cutout": erase.cutout,
-}
 
 # More than this many other pictures no mosaic has.
 MOST_PARTNERS = 8
@@ -142,44 +98,96 @@ def make_augment(
         batch = jax.tree.map(jnp.asarray, batch)
         drawn = _draw(plan, key, batch, mosaic_on, progress)
         scene = _compose(plan, drawn, key, batch, image_size)
-        pictures, rows, first = _taken(batch)
-        image_id, origin = pictures.image_id, pictures.origin
-        if rows is not None:
-            image_id, origin = image_id[rows], origin[rows]
-        num = image_id.shape[0]
-        later = [
-            (number, entry.step, drawn[number])
-            for number, entry in enumerate(plan.entries)
-            if not isinstance(entry.step, GeometryStep)
-        ]
+        pictures, _, _ = _taken(batch)
         image = _render(pictures, scene, image_size, levels)
-        if later:
+        if any(not isinstance(entry.step, GeometryStep) for entry in plan.entries):
             # Sizes are never negative, which the compiler does not know.
             image = settle(image, jnp.any(pictures.size < 0))
         boxes, labels, valid = carry_boxes(pictures, scene, image_size, rule)
         outlines = carry_outlines(pictures, scene, boxes, image_size)
         sample = Mixed(image, boxes, labels, valid, outlines)
-        for number, step, (applied, own) in later:
-            # Each sample's key for numbers of pixels in this entry.
-            keys = _sample_keys(jax.random.fold_in(key, NOISE + number), num, first)
+        for step, applied, own, keys in _later(plan, drawn, key, batch):
             if isinstance(step, ColourStep):
                 image = step.apply(sample.image, own, applied, keys)
                 sample = sample._replace(image=image)
             else:
                 sample = step.apply(sample, own, applied, keys, image_size)
         sample, cut = cut_boxes(sample, max_boxes)
-        return (
-            Batch(
-                image=sample.image,
-                size=jnp.broadcast_to(jnp.asarray(image_size, jnp.int32), (num, 2)),
-                boxes=sample.boxes,
-                labels=sample.labels,
-                valid=sample.valid,
-                image_id=image_id,
-                origin=origin,
-            ),
-            cut,
-        )
+        return _as_batch(batch, sample, image_size), cut
+
+    return augment
+
+
+def make_label_augment(
+    policy: Policy,
+    *,
+    image_size: tuple[int, int],
+    source_size: tuple[int, int] | None = None,
+) -> Callable[..., tuple[Batch, Int[Array, ""]]]:
+    """The augmentation of a classifier's batch, as a pure function of a key.
+
+    A picture keeps its labels whatever becomes of it; where it is mixed with another
+    one, it has the labels of both, each by the share of the pictures (Zhang et al.
+    2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899).
+
+    Args:
+        policy: see `make_augment`.
+        image_size: see `make_augment`.
+        source_size: see `make_augment`.
+
+    Returns:
+        As that of `make_augment`, with boxes around whole pictures, and `valid`
+        float32 [b, n]: the share that a picture has of each label, 0 for padding.
+
+    Raises:
+        ValueError: as for `make_augment`; or an entry that puts boxes of several
+            pictures side by side.
+    """
+    plan = read_policy(policy, AUGMENTATIONS, PRESETS)
+    levels = _num_levels(plan, image_size, source_size or image_size)
+    for entry in plan.entries:
+        if _mixes(entry.step) and getattr(entry.step, "own_share", None) is None:
+            raise ValueError(
+                f"{entry.name} is for boxes: a picture with a class has none. "
+                "Mix pictures by mixup or cutmix"
+            )
+
+    def augment(
+        key: Array,
+        batch: Batch | Stored,
+        *,
+        mosaic_on: bool | Bool[Array, ""],
+        progress: float | Float[Array, ""] = 0.0,
+    ) -> tuple[Batch, Int[Array, ""]]:
+        batch = jax.tree.map(jnp.asarray, batch)
+        drawn = _draw(plan, key, batch, mosaic_on, progress)
+        scene = _compose(plan, drawn, key, batch, image_size)
+        pictures, rows, _ = _taken(batch)
+        image = _render(pictures, scene, image_size, levels)
+        if any(not isinstance(entry.step, GeometryStep) for entry in plan.entries):
+            image = settle(image, jnp.any(pictures.size < 0))
+        labels, shares = pictures.labels, pictures.valid.astype(jnp.float32)
+        if rows is not None:
+            labels, shares = labels[rows], shares[rows]
+        for step, applied, own, keys in _later(plan, drawn, key, batch):
+            if isinstance(step, ColourStep):
+                image = step.apply(image, own, applied, keys)
+                continue
+            empty = jnp.zeros((len(image), 0), jnp.int32)
+            boxes = jnp.zeros((len(image), 0, 4), jnp.float32)
+            sample = Mixed(image, boxes, empty, empty.astype(jnp.bool_))
+            image = step.apply(sample, own, applied, keys, image_size).image
+            if step.own_share is not None:
+                partner = mix.partners_of(own[:, 0])
+                share = step.own_share(own, applied, keys, image_size)[:, None]
+                shares = [shares * share, shares[partner] * (1.0 - share)]
+                shares = jnp.concatenate(shares, axis=1)
+                labels = jnp.concatenate([labels, labels[partner]], axis=1)
+        height, width = image_size
+        whole = jnp.asarray((0, 0, width, height), jnp.float32)
+        boxes = jnp.broadcast_to(whole, (*labels.shape, 4))
+        sample = Mixed(image, boxes, labels, shares)
+        return _as_batch(batch, sample, image_size), jnp.zeros((), jnp.int32)
 
     return augment
 
@@ -262,6 +270,41 @@ def _draw(
             plan.entries, plan.applied(draws, progress), strict=True
         )
     ]
+
+
+def _later(
+    plan: Plan,
+    drawn: list[tuple[Bool[Array, " b"], Float[Array, "b _"]]],
+    key: Array,
+    batch: Batch | Stored,
+) -> Iterator[tuple[ColourStep | MixStep, Any, Any, Any]]:
+    """The steps after the gather, the samples that each changes, numbers and keys."""
+    num, first = num_pictures(batch), _taken(batch)[2]
+    for number, entry in enumerate(plan.entries):
+        if not isinstance(entry.step, GeometryStep):
+            # Each sample's key for numbers of pixels in this entry.
+            keys = _sample_keys(jax.random.fold_in(key, NOISE + number), num, first)
+            yield entry.step, *drawn[number], keys
+
+
+def _as_batch(
+    batch: Batch | Stored, sample: Mixed, image_size: tuple[int, int]
+) -> Batch:
+    """The augmented samples of a batch."""
+    pictures, rows, _ = _taken(batch)
+    image_id, origin = pictures.image_id, pictures.origin
+    if rows is not None:
+        image_id, origin = image_id[rows], origin[rows]
+    size = jnp.asarray(image_size, jnp.int32)
+    return Batch(
+        image=sample.image,
+        size=jnp.broadcast_to(size, (image_id.shape[0], 2)),
+        boxes=sample.boxes,
+        labels=sample.labels,
+        valid=sample.valid,
+        image_id=image_id,
+        origin=origin,
+    )
 
 
 def _mixes(step: GeometryStep | ColourStep | MixStep) -> bool:

@@ -1,0 +1,100 @@
+"""From pictures to the probabilities of their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from yolojax.engine import sharding
+from yolojax.models.classifier import Classifier
+from yolojax.records import Batch
+
+ProbabilityStep = Callable[[Any, Batch], jax.Array]
+
+
+def make_probability_step(
+    model: Classifier, mesh: Mesh, *, multi_label: bool
+) -> ProbabilityStep:
+    """The jitted function from variables and a batch to probabilities.
+
+    Args:
+        model: the classifier.
+        mesh: its devices.
+        multi_label: whether each class is decided by itself.
+
+    Returns:
+        `probabilities(variables, batch)`: float32 [b, c], the softmax of the logits or,
+        with `multi_label`, their logistic function. Of the batch only `image` (uint8,
+        or float32 in [0, 1]) is read.
+    """
+    decide = jax.nn.sigmoid if multi_label else jax.nn.softmax
+
+    def probabilities(variables: Any, image: jax.Array) -> jax.Array:
+        if image.dtype == jnp.uint8:
+            image = image.astype(jnp.float32) / jnp.float32(255)
+        (logits, *_), _ = model.apply(variables, image, train=False)
+        return decide(logits.astype(jnp.float32))
+
+    jitted = jax.jit(probabilities, out_shardings=sharding.split(mesh))
+    return lambda variables, batch: jitted(variables, batch.image)
+
+
+def predict_all(
+    step: ProbabilityStep,
+    variables: Any,
+    batches: Iterable[Batch],
+    *,
+    mesh: Mesh,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities of all pictures.
+
+    Args:
+        step: from `make_probability_step`.
+        variables: parameters and batch statistics.
+        batches: this process's share of each batch.
+        mesh: that of `step`.
+        progress: is called with the number of pictures done.
+
+    Returns:
+        int64 [n], the pictures' places in their source, and float32 [n, c], without
+        the padding of batches.
+    """
+    variables = sharding.put_replicated(variables, mesh)
+    numbers: list[np.ndarray] = []
+    found: list[np.ndarray] = []
+    done = 0
+    waiting: tuple[Any, jax.Array] | None = None
+
+    def take(pair: tuple[Any, jax.Array]) -> int:
+        image_id, rows = _fetch(pair)
+        there = image_id >= 0
+        numbers.append(image_id[there].astype(np.int64))
+        found.append(np.asarray(rows, np.float32)[there])
+        return int(there.sum())
+
+    for batch in batches:
+        on_device = sharding.put_batch(batch, mesh)
+        started = (on_device.image_id, step(variables, on_device))
+        if waiting is not None:
+            done += take(waiting)
+            if progress is not None:
+                progress(done)
+        waiting = started
+    if waiting is not None:
+        done += take(waiting)
+        if progress is not None:
+            progress(done)
+    return np.concatenate(numbers), np.concatenate(found)
+
+
+def _fetch(tree: Any) -> Any:
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
