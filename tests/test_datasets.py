@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.data.classified import paint
 from tests.tiny import tiny_config
 from yolojax import datasets, experiment
 
@@ -54,3 +55,23 @@ def test_a_sampler_decides_how_often_pictures_come():
 def test_wrong_sampling_is_named(sampling, message):
     with pytest.raises(ValueError, match=message):
         experiment.build(tiny_config(data__sampling=sampling))
+
+
+def test_pictures_without_any_label_are_no_training_data(tmp_path):
+    for name in ("a", "b"):
+        paint(tmp_path / f"{name}.png")
+    part = {"source": "folder", "root": str(tmp_path)}
+    settings = tiny_config(data__unlabelled=part)
+    settings["data"]["train"] = part
+    with pytest.raises(ValueError, match="config.data.train .* 2 pictures, but none"):
+        datasets.open_source(settings, "train")
+    assert len(datasets.open_source(settings, "unlabelled")) == 2
+
+
+def test_paths_of_a_table_start_at_the_root_of_the_config(tmp_path):
+    paint(tmp_path / "pictures" / "a.png")
+    (tmp_path / "labels.csv").write_text("a.png,cat\n")
+    part = {"source": "csv", "csv": "labels.csv", "root": "pictures"}
+    settings = tiny_config(data__root=str(tmp_path))
+    settings["data"]["train"] = {**part, "fractions": (1.0,)}
+    assert datasets.open_source(settings, "train").class_names == ("cat",)

@@ -61,10 +61,11 @@ def image_size_of(settings: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def open_source(settings: Mapping[str, Any], part: str) -> Any:
-    """Read the labels of `data.train` or `data.val`.
+    """Read the labels of `data.train`, `data.val` or `data.unlabelled`.
 
     Raises:
-        ValueError: a wrong name, argument or path, or an empty data set.
+        ValueError: a wrong name, argument or path, or a data set that is empty or, but
+            for `data.unlabelled`, has no class.
     """
     arguments = dict(settings["data"][part])
     where = f"config.data.{part}"
@@ -79,7 +80,14 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
     for key in PATHS:
         if root and isinstance(arguments.get(key), str):
             arguments[key] = os.path.join(root, arguments[key])
-    return source_class(**arguments)
+    source = source_class(**arguments)
+    if part != "unlabelled" and not source.class_names:
+        raise ValueError(
+            f"{where} (source {name!r}): {len(source)} pictures, but none has a label. "
+            f"Pictures without labels are for config.data.unlabelled, or to predict on."
+            f"\n{source.report.render()}"
+        )
+    return source
 
 
 def look_at_pictures(

@@ -85,3 +85,8 @@ def test_another_seed_deals_anew_and_another_picture_moves_few():
 def test_splits_that_cannot_be(split, fractions, message):
     with pytest.raises(ValueError, match=message):
         check_split(split, fractions)
+
+
+def test_a_seed_is_an_integer():
+    with pytest.raises(ValueError, match="seed must be an integer, not 'a'"):
+        check_split("val", (0.8, 0.2), "a")

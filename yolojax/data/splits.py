@@ -19,12 +19,12 @@ from yolojax.lookup import hint
 SPLITS = ("train", "val", "test")
 
 
-def check_split(split: str, fractions: Sequence[float]) -> None:
+def check_split(split: str, fractions: Sequence[float], seed: int = 0) -> None:
     """Check what a config says of a split.
 
     Raises:
         ValueError: no such split; fractions that are not one to three shares in [0, 1]
-            with a sum of 1, or of which train has none.
+            with a sum of 1, or of which train has none; a seed that is no integer.
     """
     if split not in SPLITS:
         raise ValueError(
@@ -41,6 +41,8 @@ def check_split(split: str, fractions: Sequence[float]) -> None:
         )
     if not fractions[0]:
         raise ValueError(f"fractions leave nothing to train on: {fractions!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"seed must be an integer, not {seed!r}")
 
 
 def counts_of(total: int, fractions: Sequence[float]) -> list[int]:

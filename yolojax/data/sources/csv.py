@@ -90,7 +90,7 @@ class CsvSource(ClassifiedPictures):
             ValueError: an argument that cannot be, a table that cannot be read, no
                 picture.
         """
-        check_split(split, fractions)
+        check_split(split, fractions, seed)
         given = check_classes(classes)
         file = _find(csv)
         home = Path(root) if root else file.parent

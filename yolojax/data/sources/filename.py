@@ -61,7 +61,7 @@ class FilenameSource(ClassifiedPictures):
             ValueError: an argument that cannot be, a folder that does not exist, no
                 picture.
         """
-        check_split(split, fractions)
+        check_split(split, fractions, seed)
         expression = _compiled(pattern)
         report = Report()
         home = find_root(root)

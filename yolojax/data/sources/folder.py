@@ -63,7 +63,7 @@ class FolderSource(ClassifiedPictures):
             ValueError: an argument that cannot be, a folder that does not exist, no
                 picture.
         """
-        check_split(split, fractions)
+        check_split(split, fractions, seed)
         report = Report()
         home = find_root(root)
         given = check_classes(classes)
