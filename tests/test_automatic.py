@@ -5,7 +5,7 @@ import sys
 import pytest
 from absl import flags
 
-from yolojax import automatic, command
+from yolojax import automatic, command, settings
 
 # That of the library which loads a config file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
@@ -25,12 +25,14 @@ def get_config():
 def config_of(tmp_path, monkeypatch):
     """What a command line makes of a config file, as nested dicts."""
 
-    def read(*arguments, batch="16"):
+    def read(*arguments, batch="16", named=True):
         path = tmp_path / "c.py"
         path.write_text(FILE.format(batch=batch))
         values = flags.FlagValues()
         monkeypatch.setattr(command, "FLAGS", values)
-        monkeypatch.setattr(sys, "argv", ["x", f"--config={path}", *arguments])
+        monkeypatch.setattr(
+            sys, "argv", ["x", *[f"--config={path}"] * named, *arguments]
+        )
         command.config_flags.DEFINE_config_file("config", flag_values=values)
         monkeypatch.setattr(command, "_set_up_jax", lambda: None)
         found = {}
@@ -63,20 +65,16 @@ def test_auto_takes_the_place_of_a_number_and_of_nothing(config_of):
     assert config_of("--config.batch_size=8", batch="'auto'")["batch_size"] == "8"
 
 
-def test_other_words_are_refused_as_ever(config_of, capsys):
-    assert config_of("--config.batch_size=many") == command.WRONG_USE
-    assert "config.batch_size" in capsys.readouterr().err
+def test_other_words_are_refused_by_the_settings(config_of):
+    config = config_of("--config.batch_size=none")
+    with pytest.raises(
+        ValueError, match="batch_size must be a number, 'auto', or.*'no"
+    ):
+        settings.complete(config)
 
 
-def test_auto_without_a_config_says_so(config_of, monkeypatch, capsys):
-    real = command._check_config_file
-
-    def without(argv):
-        real(argv)
-        argv[:] = [word for word in argv if not word.startswith("--config=")]
-
-    monkeypatch.setattr(command, "_check_config_file", without)
-    assert config_of("--config.batch_size=auto") == command.WRONG_USE
+def test_auto_without_a_config_says_so(config_of, capsys):
+    assert config_of("--config.batch_size=auto", named=False) == command.WRONG_USE
     assert "give --config, too" in capsys.readouterr().err
 
 

@@ -20,7 +20,7 @@ FLOORS = [
     {"hyperparameters"},
     {"settings", "datasets", "control"},
     {"recipe", "anchoring", "network", "folding", "class_report"},
-    {"memory"},
+    {"memory", "overriding"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
     {"results", "souping", "predicting"},

@@ -199,7 +199,7 @@ def test_a_finished_run_can_be_evaluated_and_used(tmp_path, monkeypatch):
     "arguments, message",
     [
         (("--config.optm.lr=1",), "no key 'optm.lr'"),
-        (("--config.optim.lr=1",), "Keys there: optim.clip_norm"),
+        (("--config.optim.lr=1",), "Keys there: optim.arguments, optim.clip_norm"),
         (("--config.epochs=many",), "invalid literal"),
         (("--confg=1",), "Unknown command line flag 'confg'"),
         (("--config.image_size=(65, 64)",), "divisible by 32"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import runpy
 import sys
@@ -15,9 +14,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from yolojax.automatic import AUTO, KEYS
 from yolojax.files import cache_home
-from yolojax.lookup import hint
 
 FLAGS = flags.FLAGS
 WRONG_USE = 2
@@ -52,10 +49,7 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         print(f"{(usage or '').strip()}\n\nFlags:\n{_flags_help()}")
         sys.exit(0)
     try:
-        _check_config_file(sys.argv)
-        sys.argv, automatic = _take_automatic(sys.argv)
-        extra = FLAGS(sys.argv)[1:]
-        _set_automatic(automatic)
+        extra = _parse(sys.argv)
         if extra and rest:
             FLAGS[rest].value = [*(FLAGS[rest].value or []), *extra]
         elif extra:
@@ -64,12 +58,6 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         code = main()
     except flags.Error as error:
         _fail(str(error).replace("flag --config=None: ", ""))
-    except (AttributeError, KeyError):
-        # config_flags reports an unknown key so; anything else is a defect of ours.
-        message = _unknown_override(sys.argv)
-        if message is None:
-            raise
-        _fail(message)
     except (ValueError, OSError) as error:
         if os.environ.get("YOLOJAX_TRACEBACK"):
             raise
@@ -89,56 +77,32 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         sys.exit(code)
 
 
-def _check_config_file(argv: Sequence[str]) -> None:
-    """Load the config file, whose own errors config_flags would hide.
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Set the flags from a command line, and give what stands without one.
 
     Raises:
-        ValueError: there is no such file, or it refuses its variant.
+        ValueError: there is no such config file, it refuses its variant, has an error,
+            or knows a key not.
     """
+    # Imported here: a second that a mere --help should not take.
+    from yolojax import overriding
+
     path = _config_path(argv)
     if path is None:
-        return
+        first = next((word for word in argv if overriding.is_override(word)), None)
+        if first and "config" in FLAGS:
+            raise ValueError(f"{first}: give --config, too")
+        return FLAGS(argv)[1:]
     file = Path(path.partition(":")[0])
     if not file.is_file():
         near = sorted(str(p) for p in Path("configs").glob("*.py"))
         choices = f" Choices: {', '.join(near)}" if near else ""
         raise ValueError(f"no config file {str(file)!r}.{choices}")
-    _load_config(path)
-
-
-def _take_automatic(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line without overrides by `auto`, and these by key.
-
-    A config file has a number there, or nothing, and its flag would refuse the word.
-    """
-    rest, found = [], {}
-    arguments = iter(argv)
-    for argument in arguments:
-        name, _, value = argument.lstrip("-").partition("=")
-        key = name.removeprefix("config.")
-        if not argument.startswith(("--config.", "-config.")) or key not in KEYS:
-            rest.append(argument)
-            continue
-        given = [argument] if value else [argument, *itertools.islice(arguments, 1)]
-        value = value or given[-1]
-        if value.startswith(AUTO):
-            found[key] = value
-        else:
-            rest += given
-    return rest, found
-
-
-def _set_automatic(found: dict[str, str]) -> None:
-    """Set keys of the config to `auto`."""
-    for key, value in found.items():
-        if "config" not in FLAGS or FLAGS.config is None:
-            raise ValueError(f"--config.{key}={value}: give --config, too")
-        node, last = FLAGS.config, key
-        if "." in key:
-            section, last = key.split(".")
-            node = node[section]
-        with node.unlocked(), node.ignore_type():
-            node[last] = value
+    # The config's flags read the rest of its overrides from there.
+    sys.argv, late = overriding.take(argv, _load_config(path))
+    extra = FLAGS(sys.argv)[1:]
+    overriding.put(FLAGS.config, late)
+    return extra
 
 
 def _hint_for_strangers(error: BaseException) -> str:
@@ -178,29 +142,6 @@ def _flags_help() -> str:
     )
 
 
-def _unknown_override(argv: Sequence[str]) -> str | None:
-    """A message that names the override which the config file does not have."""
-    path = _config_path(argv)
-    if path is None:
-        return None
-    keys = _dotted(_load_config(path))
-    for argument in argv:
-        if not argument.startswith(("--config.", "-config.")):
-            continue
-        key = argument.lstrip("-").split("=", 1)[0].removeprefix("config.")
-        if key in keys or any(k.startswith(f"{key}.") for k in keys):
-            continue
-        section = key.rpartition(".")[0]
-        beside = [k for k in keys if k.rpartition(".")[0] == section]
-        if not beside:
-            beside = sorted({k.partition(".")[0] for k in keys})
-        return (
-            f"the config has no key {key!r}.{hint(key, beside)} "
-            f"Keys there: {', '.join(sorted(beside))}"
-        )
-    return None
-
-
 def _config_path(argv: Sequence[str]) -> str | None:
     """What `--config` says, with its variant."""
     for place, argument in enumerate(argv):
@@ -226,14 +167,3 @@ def _load_config(path: str) -> dict[str, Any]:
         ]
         where = f"{file}, line {lines[-1]}" if lines else file
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
-
-
-def _dotted(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    """The dotted keys of nested dicts."""
-    keys = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            keys += _dotted(value, f"{prefix}{key}.")
-        else:
-            keys.append(f"{prefix}{key}")
-    return keys
