@@ -11,12 +11,21 @@ import jax.numpy as jnp
 from yolojax.lookup import check_arguments, pick
 from yolojax.models.classifier import Classifier
 from yolojax.models.cnn import CNN, build_cnn
+from yolojax.models.cspnets import CSPNETS, build_cspnet
+from yolojax.models.darknets import DARKNETS, build_darknet_classifier
 from yolojax.models.layers import activate
 from yolojax.models.normalised import normalised
+from yolojax.models.resnet import RESNET, build_resnet
+from yolojax.models.vgg import ALEXNET, VGG, build_alexnet, build_vgg
 
 # Name -> builder; its keyword arguments are those of `config.model`.
 CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
     **{name: functools.partial(build_cnn, name) for name in CNN},
+    **{name: functools.partial(build_resnet, name) for name in RESNET},
+    **{name: functools.partial(build_vgg, name) for name in VGG},
+    **{name: functools.partial(build_alexnet, name) for name in ALEXNET},
+    **{name: functools.partial(build_darknet_classifier, name) for name in DARKNETS},
+    **{name: functools.partial(build_cspnet, name) for name in CSPNETS},
 }
 
 

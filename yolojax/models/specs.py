@@ -20,6 +20,21 @@ COCO_ANCHORS_P6 = (
 )
 
 
+def scaled(channels: int, width: float) -> int:
+    """Channels times a multiple, rounded up to a multiple of 8."""
+    return math.ceil(channels * width / 8) * 8
+
+
+def check_multiple(value: float, what: str) -> None:
+    """Check a multiple of channels or blocks.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{what} is {value!r}; it must be above 0")
+
+
 @dataclasses.dataclass(frozen=True)
 class CspSpec:
     """A CSP-Darknet with PANet neck and anchor head.
@@ -45,7 +60,7 @@ class CspSpec:
     @property
     def stage_features(self) -> tuple[int, ...]:
         """Channels of the stem and the stages: rounded up to a multiple of 8."""
-        return tuple(math.ceil(c * self.width / 8) * 8 for c in self.channels)
+        return tuple(scaled(c, self.width) for c in self.channels)
 
     @property
     def stage_blocks(self) -> tuple[int, ...]:
