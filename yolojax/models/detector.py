@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from yolojax.lookup import check_arguments, pick
+from yolojax.models.backboned import build_backboned
 from yolojax.models.darknet import DARKNET, build_darknet, build_darknet_table
 from yolojax.models.described import build_described
 from yolojax.models.dropping import check_rate
 from yolojax.models.model import Anchors, Model, check_common, checked_anchors
 from yolojax.models.normalised import normalised
-from yolojax.models.specs import YOLOV5, CspSpec
+from yolojax.models.specs import YOLOV5, CspSpec, check_multiple
 from yolojax.models.yolov5 import Yolov5
 from yolojax.ops.grid import Decoding
 
@@ -78,6 +79,7 @@ MODELS: dict[str, Callable[..., Model]] = {
     **{name: functools.partial(build_darknet_table, name) for name in DARKNET},
     "darknet": functools.partial(build_darknet, "darknet"),
     "yaml": functools.partial(build_described, "yaml"),
+    "yolo": functools.partial(build_backboned, "yolo"),
 }
 
 
@@ -111,8 +113,7 @@ def _changed(
     changes: dict[str, Any] = {}
     for key, value in (("width", width), ("depth", depth)):
         if value is not None:
-            if value <= 0:
-                raise ValueError(f"{key} of {name} is {value}; it must be above 0")
+            check_multiple(value, f"{key} of {name}")
             changes[key] = value
     if anchors is not None:
         changes["anchors"] = checked_anchors(

@@ -15,6 +15,7 @@ import numpy as np
 
 from yolojax.models.blocks import NormedCspStage, ParallelPooling, PyramidPooling
 from yolojax.models.model import Model
+from yolojax.models.network import Network
 from yolojax.models.reshaping import PlainConv
 from yolojax.trees import flatten, unflatten_variables
 
@@ -129,23 +130,26 @@ def described_names(
     return names
 
 
-def layer_numbers(model: Model) -> dict[str, int]:
+def layer_numbers(model: Network) -> dict[str, int]:
     """The public number of each layer, by its path, as `backbone/stem` -> 0.
 
     They count from 0 and as published, so layers without parameters count, too: for a
     YOLOv5 those of its description, for networks from a description the rows of it,
     for Darknet networks the sections after [net]. Layers of a number that has no
-    parameters may be missing.
+    parameters may be missing. Networks without published numbers count their layers
+    with parameters, in the order that they are called in.
     """
     if model.family == "yolov5":
         return dict(_layer_numbers(model))
     if model.family == "yaml":
         # As in model.24.m.0.
         return {path: int(p.split(".")[1]) for path, p in model.spec.prefixes.items()}
-    return {
-        f"{node.part}/{node.name}": int(node.name.removeprefix("layer"))
-        for node in model.spec.nodes
-    }
+    if model.family == "darknet":
+        return {
+            f"{node.part}/{node.name}": int(node.name.removeprefix("layer"))
+            for node in model.spec.nodes
+        }
+    return {path: number for number, path in enumerate(model.layer_paths())}
 
 
 def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -282,9 +286,9 @@ def classes_of(outputs: int, per_level: int) -> int:
     return each - 5
 
 
-def _layer_numbers(model: Model) -> Iterator[tuple[str, int]]:
+def _layer_numbers(model: Network) -> Iterator[tuple[str, int]]:
     """Our block, as `part/block`, with its number in the published description."""
-    last, levels = len(model.spec.channels), len(model.strides)
+    last, levels = len(model.spec.channels), len(model.spec.anchors)
     yield "backbone/stem", 0
     number = 1
     for level in range(2, last + 1):
