@@ -19,11 +19,11 @@ FLOORS = [
     {"engine", "vis", "automatic"},
     {"hyperparameters"},
     {"settings", "datasets", "control"},
-    {"recipe", "anchoring", "network", "folding", "class_report"},
+    {"recipe", "anchoring", "network", "folding", "class_report", "unlabelled"},
     {"memory", "overriding"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
-    {"results", "souping", "predicting"},
+    {"results", "souping", "predicting", "ensembling"},
     {"training", "converting"},
     {"crossvalidating"},
 ]

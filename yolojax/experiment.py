@@ -16,7 +16,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from yolojax import anchoring, control, datasets, folding, lookup, memory
+from yolojax import (
+    anchoring,
+    control,
+    datasets,
+    folding,
+    lookup,
+    memory,
+    unlabelled,
+)
 from yolojax import settings as config
 from yolojax.automatic import AUTO, as_begun, memory_share
 from yolojax.data import check, pipeline
@@ -193,6 +201,7 @@ class Experiment:
 
     def _weighed(self, feed: Feed) -> Feed:
         batches = datasets.weighed(self.settings, feed.batches, self.train.keep)
+        batches = unlabelled.pseudo_labelled(self.settings, batches, self.train)
         return feed._replace(batches=batches)
 
 
@@ -219,14 +228,16 @@ def _check_stages(settings: Mapping[str, Any], model: Model) -> None:
         )
 
 
-def make_predict(settings: Mapping[str, Any], model: Model, mesh: Mesh) -> Any:
+def make_predict(
+    settings: Mapping[str, Any], model: Model, mesh: Mesh, **options: Any
+) -> Any:
     """The jitted function from variables and batch to detections; see `evaluate`."""
     chosen = settings["evaluate"]
     keys = ("score_threshold", "iou_threshold", "max_detections", "multi_label")
     arguments = {key: chosen[key] for key in keys}
     if chosen["max_candidates"]:
         arguments["max_candidates"] = chosen["max_candidates"]
-    return evaluate.make_predict_step(model, mesh, **arguments)
+    return evaluate.make_predict_step(model, mesh, **arguments | options)
 
 
 def build(
@@ -283,6 +294,7 @@ def build(
     start = first(model)
     lookup.pick({**CACHES, "device": None}, settings["data"]["cache"], "cache")
     datasets.sampler_of(settings)
+    unlabelled.check(settings, source)
 
     def look(part: str, source: Any) -> Data:
         path = workdir / f"scan_{part}.json" if workdir else None
@@ -291,8 +303,9 @@ def build(
         )
 
     train, val = folding.parts_of(fold, look("train", source))
+    train = unlabelled.join(settings, train, workdir=workdir, progress=progress)
     train, repeats = datasets.sampled(settings, train)
-    if not any(len(source[i].labels) for i in train.keep.tolist()):
+    if not any(len(train.source[i].labels) for i in train.keep.tolist()):
         raise ValueError(
             "config.data.train: no picture has a box, so there is nothing to learn. "
             "Look at what was read: python -m yolojax.check"

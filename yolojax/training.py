@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import averaging, control, datasets, experiment, results
+from yolojax import averaging, control, datasets, experiment, results, unlabelled
 from yolojax import settings as config
 from yolojax.engine import (
     checkpoint,
@@ -28,6 +28,7 @@ from yolojax.engine.pictures import PictureLosses
 from yolojax.engine.progress import Progress, counter
 from yolojax.experiment import Experiment
 from yolojax.metrics.detection import GroundTruth
+from yolojax.records import TrainState
 
 Evaluation = Callable[[Any], dict[str, Any]]
 
@@ -92,6 +93,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     book_before = book.seconds
     start, writes = int(state.step), jax.process_index() == 0
     evaluation, val_loss = make_evaluation(run), make_val_loss(run)
+    refresh = unlabelled.make_refresh(settings, run.model, run.mesh, run.train, batches)
     average = averaging.make_average(run, state, feed)
     state = state._replace(swa=())
     with (
@@ -108,6 +110,12 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             place=run.place_of,
         ) as progress,
     ):
+
+        def see_epoch(number: int, state: TrainState) -> None:
+            see_losses(number, pictures.last)
+            if refresh is not None:
+                log.write(number, refresh(run.place_of(number), state.ema))
+
         if start == 0 and settings["log"]["pictures"] and writes:
             results.draw_labels(run.train, workdir)
         outcome = loop.fit(
@@ -132,7 +140,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
                 filled=filled,
             ),
             on_metric=run.optimizer.on_metric,
-            on_epoch=lambda number: see_losses(number, pictures.last),
+            on_epoch=see_epoch,
         )
         checkpoints.close()
         batches.close()

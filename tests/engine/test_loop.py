@@ -67,7 +67,7 @@ def run(
     average=None,
     on_metric=None,
     pictures=None,
-    on_epoch=lambda number: None,
+    on_epoch=lambda number, state: None,
 ):
     """The outcome, and what was saved; the only parameter is the step's number."""
     scores = collections.deque(evaluations or [])
@@ -308,7 +308,7 @@ def test_the_end_of_an_epoch_is_told_when_its_losses_are_known(tmp_path):
             "image_id": lambda done: np.int32([done % 4]),
         },
         pictures=pictures,
-        on_epoch=lambda number: told.append((number, pictures.last.tolist())),
+        on_epoch=lambda number, _: told.append((number, pictures.last.tolist())),
     )
     nan = pytest.approx(np.nan, nan_ok=True)
     assert told == [(2, [nan, 1, 2, nan]), (4, [4, 1, 2, 3]), (5, [4, 5, 2, 3])]

@@ -138,7 +138,7 @@ def fit(
     average: WeightAverage | None,
     advice: Callable[[bool], str],
     on_metric: Callable[[Any, float], Any] | None = None,
-    on_epoch: Callable[[int], None] = lambda number: None,
+    on_epoch: Callable[[int, TrainState], None] = lambda number, state: None,
 ) -> Outcome:
     """Train from `state` to the end of the plan, an early stop or a signal.
 
@@ -159,8 +159,9 @@ def fit(
         advice: what to change where steps wait for data; takes whether an epoch has
             passed in this part of the run.
         on_metric: from the optimiser's state and an evaluation's score to the state.
-        on_epoch: called after the last step of an epoch with the number of steps done,
-            when the losses of its pictures are known.
+        on_epoch: called after the last step of an epoch with the number of steps done
+            and the state, when the losses of its pictures are known and before anything
+            is saved.
 
     Raises:
         NotFinite: ten steps in a row had to be skipped.
@@ -203,7 +204,8 @@ def fit(
                 now = clock.read()
                 epoch, spent = now, now.since(epoch)
                 _log_epoch(number, log, spent, pictures)
-                on_epoch(number)
+                with clock.excluding():
+                    on_epoch(number, state)
                 mean = {"loss": book.take_epoch()}
                 best = judges.see(book, number, mean, train=True)
             if average is not None:
@@ -352,7 +354,8 @@ def _named(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _shown(metrics: Mapping[str, float]) -> str:
-    names = [name for name in ("mAP50", "mAP50_95", "loss") if name in metrics]
+    shown = ("mAP50", "mAP50_95", "mean_average_precision", "accuracy", "loss")
+    names = [name for name in shown if name in metrics]
     return "  ".join(f"{name} {metrics[name]:.4f}" for name in names)
 
 
