@@ -8,6 +8,7 @@ from typing import Any
 from yolojax.engine import judging, swa
 from yolojax.engine.ema import Decay, choose_decay
 from yolojax.engine.judging import METRICS, Judges
+from yolojax.network import is_classifier
 
 FITNESS = METRICS["fitness"]
 
@@ -41,6 +42,7 @@ def make_judges(settings: Mapping[str, Any]) -> Judges:
     return judging.make_judges(
         best=settings["checkpoint"]["best"],
         evaluates=has_val(settings) and settings["evaluate"]["every_epochs"] > 0,
+        classifies=is_classifier(settings),
         **settings["early_stopping"],
     )
 

@@ -33,19 +33,20 @@ from yolojax.data.sampling import epoch_length
 from yolojax.data.staged import Part, StagedStream, steps_of_part
 from yolojax.data.stored import make_shards
 from yolojax.datasets import Data
-from yolojax.engine import device_cache, evaluate, scales, sharding, stages
+from yolojax.engine import classify, device_cache, evaluate, scales, sharding, stages
 from yolojax.engine.feed import Feed, from_devices, from_host
 from yolojax.engine.stages import Stage
 from yolojax.engine.step import LookStep, Step, init_state
 from yolojax.engine.warm_start import Start, first_variables
 from yolojax.losses.weights import count_classes
-from yolojax.models.model import Model
+from yolojax.models.classifier import Classifier
+from yolojax.models.network import Network
 from yolojax.network import make_mesh, make_model
+from yolojax.objectives import check_kinds, is_multi_label, make_loss, noun_of
 from yolojax.optim.build import Optimizer
 from yolojax.recipe import (
     make_attack,
     make_augmentation,
-    make_loss,
     make_optimizer,
     make_stages,
     make_steps,
@@ -60,7 +61,7 @@ class Experiment:
 
     settings: dict[str, Any]
     image_size: tuple[int, int]
-    model: Model
+    model: Any
     mesh: Mesh
     train: Data
     val: Data | None
@@ -205,7 +206,7 @@ class Experiment:
         return feed._replace(batches=batches)
 
 
-def _check_stages(settings: Mapping[str, Any], model: Model) -> None:
+def _check_stages(settings: Mapping[str, Any], model: Network) -> None:
     """Check all stages, before the data are read.
 
     Raises:
@@ -215,11 +216,6 @@ def _check_stages(settings: Mapping[str, Any], model: Model) -> None:
     for stage in plan:
         make_optimizer(settings, model, 1, stage)
     partial = any(stage.data_fraction < 1 for stage in plan)
-    if partial and settings["swa"]["epochs"]:
-        raise ValueError(
-            "config.swa.epochs needs epochs of the same length; config.stages has a "
-            "data_fraction below 1"
-        )
     if partial and settings["data"]["cache"] == "device":
         raise ValueError(
             "config.stages has a data_fraction below 1, which needs config.data.cache "
@@ -229,9 +225,16 @@ def _check_stages(settings: Mapping[str, Any], model: Model) -> None:
 
 
 def make_predict(
-    settings: Mapping[str, Any], model: Model, mesh: Mesh, **options: Any
+    settings: Mapping[str, Any], model: Any, mesh: Mesh, **options: Any
 ) -> Any:
-    """The jitted function from variables and batch to detections; see `evaluate`."""
+    """The jitted function from variables and batch to what the network says.
+
+    That is detections, see `evaluate.make_predict_step`, or probabilities of classes,
+    see `classify.make_probability_step`.
+    """
+    if isinstance(model, Classifier):
+        multi_label = is_multi_label(settings)
+        return classify.make_probability_step(model, mesh, multi_label=multi_label)
     chosen = settings["evaluate"]
     keys = ("score_threshold", "iou_threshold", "max_detections", "multi_label")
     arguments = {key: chosen[key] for key in keys}
@@ -276,6 +279,7 @@ def build(
     if fold is None and settings["data"]["val"]:
         val_source = datasets.open_source(settings, "val")
     model = make_model(settings, source.class_names)
+    check_kinds(settings, model, train=source, val=val_source)
     if val_source is not None and val_source.class_names != source.class_names:
         raise ValueError(
             f"train has the classes {', '.join(source.class_names)}, "
@@ -307,20 +311,23 @@ def build(
     train, repeats = datasets.sampled(settings, train)
     if not any(len(train.source[i].labels) for i in train.keep.tolist()):
         raise ValueError(
-            "config.data.train: no picture has a box, so there is nothing to learn. "
-            "Look at what was read: python -m yolojax.check"
+            f"config.data.train: no picture has a {noun_of(source)}, so there is "
+            "nothing to learn. Look at what was read: python -m yolojax.check"
         )
     if val_source is not None:
         val = look("val", val_source)
-    asked = settings["model"].get("anchors")
-    settings, notes = anchoring.resolve(settings, model, train)
+    asked, notes = settings["model"].get("anchors"), ()
+    if not isinstance(model, Classifier):
+        settings, notes = anchoring.resolve(settings, model, train)
     if asked == AUTO:
         model = make_model(settings, source.class_names)
         start = first(model)
     max_boxes = settings["data"]["max_boxes"]
     if not max_boxes:
         most = pipeline.max_boxes_of(train.source, train.keep)
-        max_boxes = max(8, math.ceil(most / 8) * 8)
+        # A class a picture needs no more than one row.
+        many = most > 1 or not isinstance(model, Classifier)
+        max_boxes = max(8, math.ceil(most / 8) * 8) if many else 1
     check.note_cut_boxes(source, train.keep, max_boxes, train.report)
     num_edges = pipeline.num_edges_of(train.source, train.keep)
     settings, more = memory.resolve_batch(

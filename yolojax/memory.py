@@ -20,7 +20,7 @@ from yolojax.data.cache import NoCache
 from yolojax.datasets import image_size_of
 from yolojax.engine import device_cache, sharding
 from yolojax.engine.step import init_state
-from yolojax.models.model import Model
+from yolojax.models.network import Network
 
 _MIB = 2**20
 # Pictures a device of the two small steps that the slope is read from. With fewer, what
@@ -78,7 +78,7 @@ class Choice:
 
 def step_memory(
     settings: Mapping[str, Any],
-    model: Model,
+    model: Network,
     mesh: Mesh,
     *,
     max_boxes: int,
@@ -226,7 +226,7 @@ def choose_batch(
 
 def resolve_batch(
     settings: dict[str, Any],
-    model: Model,
+    model: Network,
     mesh: Mesh,
     *,
     max_boxes: int,

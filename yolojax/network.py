@@ -10,16 +10,23 @@ from jax.sharding import Mesh
 from yolojax import datasets, lookup
 from yolojax.automatic import memory_share, with_anchors
 from yolojax.engine import sharding
+from yolojax.models.classifiers import CLASSIFIERS, build_classifier
 from yolojax.models.detector import MODELS, build_model
-from yolojax.models.model import Model
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+def is_classifier(settings: Mapping[str, Any]) -> bool:
+    """Whether the config's model tells classes of whole pictures."""
+    return settings["model"].get("name") in CLASSIFIERS
+
+
 def make_model(
     settings: Mapping[str, Any], class_names: tuple[str, ...] | None = None
-) -> Model:
-    """The network, with as many classes as the config or, at 0, the data say.
+) -> Any:
+    """The `Model` or `Classifier`, with as many classes as config or data say.
+
+    The data do where the config says 0.
 
     Raises:
         ValueError: config and data disagree on the classes, an unknown model or
@@ -29,7 +36,7 @@ def make_model(
     name = arguments.pop("name", "")
     normalise = arguments.pop("normalise", "unit")
     lookup.check_arguments(
-        lookup.pick(MODELS, name, "model"),
+        lookup.pick({**MODELS, **CLASSIFIERS}, name, "model"),
         {"num_classes": 0} | arguments,
         "config.model",
     )
@@ -48,15 +55,18 @@ def make_model(
             f"config.dtype must be one of {', '.join(DTYPES)}, "
             f"not {settings['dtype']!r}"
         )
-    model = build_model(
-        name,
-        normalise=normalise,
-        num_classes=num_classes or found,
-        dtype=settings["dtype"],
-        **arguments,
-    )
-    stride = model.max_stride
     size = datasets.image_size_of(settings)
+    common = {
+        "normalise": normalise,
+        "num_classes": num_classes or found,
+        "dtype": settings["dtype"],
+    }
+    if name in CLASSIFIERS:
+        classifier = build_classifier(name, **common, **arguments)
+        classifier.check_size(size)
+        return classifier
+    model = build_model(name, **common, **arguments)
+    stride = model.max_stride
     if any(side % stride for side in size):
         near = tuple(max(stride, round(side / stride) * stride) for side in size)
         raise ValueError(

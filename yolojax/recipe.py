@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -14,16 +13,15 @@ from yolojax import datasets, lookup
 from yolojax.augment import adversarial
 from yolojax.augment.adversarial import Attack
 from yolojax.augment.boxes import BoxRule
-from yolojax.augment.policy import make_augment
+from yolojax.augment.policy import make_augment, make_label_augment
 from yolojax.augment.reading import swapped_classes
 from yolojax.control import has_val, make_decay, num_epochs
 from yolojax.engine import device_cache, scales, sharding, stages
 from yolojax.engine.stages import Stage
 from yolojax.engine.step import Augment, LookStep, Step, make_train_step
-from yolojax.losses.darknet import yolov3_loss, yolov4_loss
-from yolojax.losses.detection import scale_gains, yolov5_loss
-from yolojax.losses.table import read_parts
-from yolojax.models.model import Model
+from yolojax.models.network import Network
+from yolojax.network import is_classifier
+from yolojax.objectives import make_loss
 from yolojax.optim import freeze
 from yolojax.optim.build import Optimizer, build_optimizer
 from yolojax.optim.loss_scale import LossScaling
@@ -31,88 +29,6 @@ from yolojax.optim.optimizers import make_optimizer as check_optimizer
 from yolojax.optim.sam import make_sam
 from yolojax.optim.schedules import PLATEAU
 from yolojax.weights.mapping import layer_numbers
-
-# What every loss takes besides keyword arguments.
-ARRAYS = ("maps", "boxes", "labels", "valid")
-
-
-class LossEntry(NamedTuple):
-    """A loss, which kinds of `Decoding.sizes` it is for, and whether gains scale."""
-
-    function: Callable[..., Any]
-    sizes: tuple[str, ...]
-    scaled: bool
-
-
-LOSSES = {
-    "yolov3": LossEntry(yolov3_loss, ("exponential",), False),
-    "yolov4": LossEntry(yolov4_loss, ("exponential", "square"), False),
-    "yolov5": LossEntry(yolov5_loss, ("square",), True),
-}
-
-
-def make_loss(
-    settings: Mapping[str, Any],
-    model: Model,
-    class_counts: Sequence[int] | None = None,
-) -> Any:
-    """The loss `f(maps, boxes, labels, valid)` of the config.
-
-    Args:
-        settings: a complete config.
-        model: the network.
-        class_counts: training boxes of each class, for weights that go by them; where
-            not given, of all classes the same.
-
-    Raises:
-        ValueError: an unknown loss or argument, or a loss for heads of another kind
-            than the model's.
-    """
-    chosen = settings["loss"]
-    entry = lookup.pick(LOSSES, chosen["name"], "loss")
-    counts = class_counts or [1] * model.num_classes
-    parts, class_weights = read_parts(chosen, counts)
-    arguments = {
-        "anchors": model.anchors,
-        "strides": model.strides,
-        "scales": model.decoding.scales,
-        "sizes": model.decoding.sizes,
-        "priors": model.priors,
-        "anchor_ratio": chosen["anchor_ratio"],
-        "label_smoothing": chosen["label_smoothing"],
-        "focal_gamma": chosen["focal_gamma"],
-        "box_gain": chosen["box"],
-        "objectness_gain": chosen["objectness"],
-        "class_gain": chosen["classes"],
-        "parts": parts,
-        "class_weights": class_weights,
-    }
-    if model.decoding.sizes not in entry.sizes:
-        fitting = [n for n, e in LOSSES.items() if model.decoding.sizes in e.sizes]
-        raise ValueError(
-            f"loss {chosen['name']!r} is for other heads than that of {model.name}, "
-            f"whose sizes are {model.decoding.sizes}. Set config.loss.name to "
-            f"{' or '.join(fitting)}"
-        )
-    known = inspect.signature(entry.function).parameters
-    own = [name for name in known if name not in (*arguments, *ARRAYS)]
-    for name in chosen["arguments"]:
-        if name not in own:
-            raise ValueError(
-                f"config.loss.arguments: loss {chosen['name']!r} has no {name!r}."
-                f"{lookup.hint(name, own)} Choices: {', '.join(own)}"
-            )
-    if chosen["scale_gains"] and entry.scaled:
-        arguments |= scale_gains(
-            box=chosen["box"],
-            objectness=chosen["objectness"],
-            classes=chosen["classes"],
-            num_levels=len(model.strides),
-            num_classes=model.num_classes,
-            image_size=datasets.image_size_of(settings),
-        )
-    arguments = {name: value for name, value in arguments.items() if name in known}
-    return functools.partial(entry.function, **arguments, **chosen["arguments"])
 
 
 def num_output_boxes(settings: Mapping[str, Any], max_boxes: int) -> int:
@@ -148,6 +64,10 @@ def make_augmentation(
             )
     size = datasets.image_size_of(settings)
     try:
+        if is_classifier(settings):
+            return make_label_augment(
+                chosen["policy"], image_size=image_size or size, source_size=size
+            )
         return make_augment(
             chosen["policy"],
             image_size=image_size or size,
@@ -180,7 +100,7 @@ def make_attack(settings: Mapping[str, Any]) -> Attack | None:
 
 def make_step(
     settings: Mapping[str, Any],
-    model: Model,
+    model: Network,
     mesh: Mesh,
     *,
     max_boxes: int,
@@ -231,8 +151,9 @@ def make_step(
         seed=settings["seed"],
         attack=make_attack(settings),
         first_step=stage.first_step,
-        levels=model.levels,
+        levels=getattr(model, "levels", ()),
         per_picture=True,
+        weight=_loss_weight(settings),
     )
     compiled = functools.partial(
         jax.jit, donate_argnums=0, out_shardings=sharding.replicated(mesh)
@@ -247,8 +168,20 @@ def make_step(
     return step, optimizer
 
 
+def _loss_weight(settings: Mapping[str, Any]) -> float:
+    """What the sum of a batch's losses counts in the gradient.
+
+    Published detectors are trained by the sum over the nominal batch, classifiers by
+    the mean.
+    """
+    if not is_classifier(settings):
+        return 1.0
+    size = settings["batch_size"]
+    return 1.0 / (size * max(round(settings["optim"]["nominal_batch"] / size), 1))
+
+
 def make_steps(
-    settings: Mapping[str, Any], model: Model, mesh: Mesh, **arguments: Any
+    settings: Mapping[str, Any], model: Network, mesh: Mesh, **arguments: Any
 ) -> tuple[dict[scales.Size, Step], Optimizer]:
     """The jitted training step of every size, and their optimiser; see `make_step`."""
     sizes = training_sizes(settings, model)
@@ -258,7 +191,9 @@ def make_steps(
 
 
 def make_stages(
-    settings: Mapping[str, Any], model: Model, steps_of: Callable[[float], int]
+    settings: Mapping[str, Any],
+    model: Network,
+    steps_of: Callable[[float], int],
 ) -> tuple[Stage, ...]:
     """The stages of the config, with their places in the run.
 
@@ -285,7 +220,7 @@ def closing_step(settings: Mapping[str, Any], plan: Sequence[Stage]) -> int:
 
 
 def training_sizes(
-    settings: Mapping[str, Any], model: Model
+    settings: Mapping[str, Any], model: Network
 ) -> tuple[scales.Size, ...]:
     """The sizes that the config trains at; see `scales.training_sizes`."""
     return scales.training_sizes(
@@ -297,7 +232,7 @@ def training_sizes(
 
 def make_optimizer(
     settings: Mapping[str, Any],
-    model: Model,
+    model: Network,
     steps_per_epoch: int,
     stage: Stage | None = None,
 ) -> Optimizer:

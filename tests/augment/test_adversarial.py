@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_config
-from yolojax import experiment, recipe
+from yolojax import experiment, objectives, recipe
 from yolojax.augment import adversarial
 from yolojax.engine import sharding
 from yolojax.records import Batch
@@ -283,7 +283,7 @@ def test_training_with_it_compiles_once_and_repeats_to_the_bit(trained):
 def test_each_attack_raises_the_loss_of_a_network_and_pgd_most(trained):
     run, states, batch = trained
     settings, model = run.settings, run.model
-    loss = recipe.make_loss(settings, model)
+    loss = objectives.make_loss(settings, model)
     variables = {name: getattr(states[2], name) for name in ("params", "batch_stats")}
     augment = recipe.make_augmentation(settings, run.max_boxes)
 

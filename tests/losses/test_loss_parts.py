@@ -18,7 +18,7 @@ from tests.losses.test_loss_detection import (
     value_and_gradient,
 )
 from tests.losses.test_losses_darknet import BOTH, V3, V4, crowded_inputs, jit_loss
-from yolojax import recipe, settings
+from yolojax import objectives, settings
 from yolojax.losses.boxes import predicted_boxes
 from yolojax.losses.detection import yolov5_loss
 from yolojax.losses.table import BINARY_LOSSES, BOX_LOSSES, PartLosses, read_parts
@@ -259,9 +259,9 @@ def test_a_config_names_the_losses(name):
             },
         }
     )
-    loss = recipe.make_loss(given, model, [4, 2, 2])
+    loss = objectives.make_loss(given, model, [4, 2, 2])
     assert loss.keywords["parts"].box.keywords == {"power": 2.0}
     assert loss.keywords["class_weights"] == balanced_weights([4, 2, 2])
     given["loss"]["parts"] = {"box": {"name": "nothing"}}
     with pytest.raises(ValueError, match="no box loss named 'nothing'"):
-        recipe.make_loss(given, model)
+        objectives.make_loss(given, model)

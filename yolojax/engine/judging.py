@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from yolojax import lookup
 from yolojax.engine.book import Bookkeeping
+from yolojax.metrics.classification import MULTI_ROWS, SINGLE_ROWS
 from yolojax.metrics.detection import ROWS
 
 # Weights of mAP50 and mAP50-95 in "fitness", as published for YOLOv5.
@@ -44,10 +45,27 @@ METRICS: dict[str, Metric] = {
     "val_loss": Metric("val_loss", higher=False),
     "loss": Metric("loss", higher=False, of_training=True),
 }
+# The same of classifiers.
+_LOWER = ("ece", "nll", "val_loss")
+CLASS_METRICS: dict[str, Metric] = {
+    "fitness": Metric("fitness"),
+    **{
+        name: Metric(name, higher=name not in _LOWER)
+        for name in (*dict(SINGLE_ROWS + MULTI_ROWS), "val_loss")
+    },
+    "loss": METRICS["loss"],
+}
 
 
 def fitness(metrics: Mapping[str, float]) -> float:
-    """0.1 mAP50 + 0.9 mAP50-95; NaN where they are not there."""
+    """0.1 mAP50 + 0.9 mAP50-95; NaN where they are not there.
+
+    Of classifiers the accuracy or, with several labels a picture, the mean average
+    precision.
+    """
+    for name in ("mean_average_precision", "accuracy"):
+        if name in metrics:
+            return metrics[name]
     return sum(w * metrics.get(name, math.nan) for name, w in FITNESS.items())
 
 
@@ -117,6 +135,7 @@ def make_judges(
     patience: int,
     min_change: float,
     evaluates: bool,
+    classifies: bool = False,
 ) -> Judges:
     """The judges of a config.
 
@@ -126,12 +145,14 @@ def make_judges(
         patience: see `Judges`, like `min_change`.
         min_change: in the metric's own unit.
         evaluates: whether the run has a val set and looks at it.
+        classifies: whether it is a classifier that is judged.
 
     Raises:
         ValueError: an unknown metric, or one that needs evaluations without any.
     """
+    metrics = CLASS_METRICS if classifies else METRICS
     known = [
-        lookup.pick(METRICS, name, f"metric (config.{key})")
+        lookup.pick(metrics, name, f"metric (config.{key})")
         for key, name in (("checkpoint.best", best), ("early_stopping.metric", metric))
     ]
     what = "config.data.val and evaluate.every_epochs above 0"

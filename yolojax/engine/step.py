@@ -89,6 +89,7 @@ def make_train_step(
     levels: Sequence[str] = (),
     per_picture: bool = False,
     look: bool | None = None,
+    weight: float = 1.0,
 ) -> Step:
     """The step from state and uint8 batch to the next state and numbers for the log.
 
@@ -115,6 +116,7 @@ def make_train_step(
         per_picture: whether to pass each picture's loss on, where the loss gives it.
         look: whether the step is one of those in which look-SAM takes its second
             gradient; None: that follows from the step.
+        weight: of the loss in the gradient, not in the log.
 
     Returns:
         A function to jit; the log's numbers are float32 scalars, `finite` among them.
@@ -149,7 +151,8 @@ def make_train_step(
             left_out = jax.random.fold_in(key, _LEFT_OUT)
             maps, stats = apply(variables, pictures.image, train=True, key=left_out)
             total, parts = loss(maps, pictures.boxes, pictures.labels, pictures.valid)
-            scaled = total * state.loss_scale["scale"] if scaling else total
+            weighed = total if weight == 1.0 else total * weight
+            scaled = weighed * state.loss_scale["scale"] if scaling else weighed
             return scaled, (total, parts, stats)
 
         def gradient(params: Any) -> tuple[Any, Any]:
@@ -214,7 +217,11 @@ def make_train_step(
         pictures_seen = num_pictures(batch)
         numbers = {
             "loss": total / pictures_seen,
-            **{f"loss/{name}": v for name, v in parts.items() if v.ndim == 0},
+            **{
+                name if "/" in name else f"loss/{name}": value
+                for name, value in parts.items()
+                if value.ndim == 0
+            },
             "gradient_norm": norm,
             "boxes_cut": cut.astype(jnp.float32),
             "finite": finite.astype(jnp.float32),
