@@ -26,9 +26,11 @@ def make_average(
         state: from the start or a checkpoint.
         feed: gives the batches for the statistics.
     """
-    epochs, every = run.settings["swa"]["epochs"], run.steps_per_epoch
+    epochs = run.settings["swa"]["epochs"]
     if not epochs:
         return None
+    # All of them lie in the last stage, whose epochs may be shorter than others.
+    every = run.stages[-1].steps_per_epoch
     return swa.WeightAverage(
         state.swa or state.ema,
         start=run.stages[-1].end - epochs * every,
@@ -54,7 +56,7 @@ def make_recompute(
         variables = sharding.put_replicated(dict(variables), run.mesh)
 
         def batches() -> Iterator[tuple[Any, Any]]:
-            for number in range(run.steps_per_epoch):
+            for number in range(run.stages[-1].steps_per_epoch):
                 yield feed.put(next(feed.batches)), jnp.int32(number)
 
         # The training, if it goes on, takes the same batches again.

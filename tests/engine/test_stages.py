@@ -135,19 +135,9 @@ def test_what_is_wrong_with_a_stage_is_said_before_data_are_read(stage, message)
         experiment.build(settings)
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (
-            dict(data__cache="device"),
-            "data_fraction below 1, which needs config.data.c",
-        ),
-        (dict(swa__epochs=1), "config.swa.epochs needs epochs of the same length"),
-    ],
-)
-def test_what_parts_of_the_data_do_not_go_with(changes, message):
-    given = tiny_config(stages=THREE, **changes)
-    with pytest.raises(ValueError, match=message):
+def test_parts_of_the_data_do_not_go_with_a_cache_on_the_device():
+    given = tiny_config(stages=THREE, data__cache="device")
+    with pytest.raises(ValueError, match="data_fraction below 1, which needs config.d"):
         experiment.build(given)
 
 
@@ -202,6 +192,16 @@ def test_momentum_goes_on_for_what_is_trained_on_both_sides():
         # The gradients summed for a step that did not come are dropped.
         np.testing.assert_array_equal(leaf, 5.0 if kept else 0.0, err_msg=path)
     assert any("trace" in path and "two" in path for path in more)
+
+
+def test_a_rate_that_was_reduced_starts_anew_and_momentum_goes_on():
+    plateau = dict(schedule="reduce_on_plateau", nominal_batch=32)
+    for before, after in ((frozenset(), ONE), (ONE, frozenset())):
+        found = crossed(optimizer(before, **plateau), optimizer(after, **plateau))
+        for path, start in ((".factor", 1), (".best", -np.inf), (".since", 0)):
+            np.testing.assert_array_equal(found[path], start, err_msg=path)
+        (momentum,) = [p for p in found if "trace" in p and "two']['kernel" in p]
+        np.testing.assert_array_equal(found[momentum], 5)
 
 
 def test_a_count_that_all_share_starts_anew_with_new_parameters_only():

@@ -21,6 +21,7 @@ from yolojax.optim import freeze
 from yolojax.optim.build import Optimizer
 from yolojax.optim.freeze import NOTHING, Frozen, find_frozen
 from yolojax.optim.transforms import AccumulateState
+from yolojax.optim.wrappers import PlateauState
 from yolojax.records import TrainState
 from yolojax.trees import flatten
 
@@ -199,9 +200,10 @@ def cross(state: TrainState, optimizer: Optimizer) -> TrainState:
     """The state for the next stage, whose optimiser is given.
 
     What the optimiser keeps for a parameter goes on where it is trained before and
-    after; gradients that are not used yet are dropped. Where parameters come in again
-    and the optimiser has numbers that all parameters share, as Adam its count, all of
-    its state starts anew: the old count would be wrong for the new ones.
+    after; gradients that are not used yet are dropped, and a rate that was reduced on
+    a plateau starts anew, as every schedule. Where parameters come in again and the
+    optimiser has numbers that all parameters share, as Adam its count, all of its
+    state starts anew: the old count would be wrong for the new ones.
 
     Args:
         state: of the stage before.
@@ -225,12 +227,31 @@ def _carried(old: Any, fresh: Any, names: tuple[str, ...]) -> Any:
         for path, leaf in jax.tree_util.tree_flatten_with_path(old)[0]
     }
     leaves, structure = jax.tree_util.tree_flatten_with_path(fresh)
-    keys = [jax.tree_util.keystr(path) for path, _ in leaves]
+    rows = [
+        (jax.tree_util.keystr(path), leaf, anew)
+        for (path, leaf), anew in zip(leaves, _of_schedule(fresh), strict=True)
+    ]
+    keys = {key for key, _, anew in rows if not anew}
     shared = [key for key in keys if not key.endswith(names)]
-    if shared and not set(keys) <= there.keys():
+    if shared and not keys <= there.keys():
         return fresh
-    kept = [there.get(key, leaf) for key, (_, leaf) in zip(keys, leaves, strict=True)]
+    kept = [leaf if anew else there.get(key, leaf) for key, leaf, anew in rows]
     return jax.tree_util.tree_unflatten(structure, kept)
+
+
+def _of_schedule(opt_state: Any) -> list[bool]:
+    """For each leaf whether it is a number of reducing the rate on a plateau."""
+
+    def is_plateau(node: Any) -> bool:
+        return isinstance(node, PlateauState)
+
+    def marked(node: Any) -> Any:
+        if not is_plateau(node):
+            return False
+        own = dict.fromkeys(set(node._fields) - {"inner"}, True)
+        return node._replace(**own, inner=jax.tree.map(lambda _: False, node.inner))
+
+    return jax.tree.leaves(jax.tree.map(marked, opt_state, is_leaf=is_plateau))
 
 
 def _without_sums(opt_state: Any) -> Any:
