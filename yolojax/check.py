@@ -11,14 +11,14 @@ from yolojax import command
 
 def main() -> int:
     """Check as the flags say."""
-    from yolojax import datasets, experiment, settings
+    from yolojax import datasets, experiment, settings, unlabelled
     from yolojax.data import check
     from yolojax.engine.progress import counter
 
     chosen = settings.complete(command.FLAGS.config.to_dict())
     # The report is what was asked for, not an error.
     chosen["data"]["strict"] = False
-    parts = [part for part in ("train", "val") if chosen["data"][part]]
+    parts = [p for p in ("train", "unlabelled", "val") if chosen["data"][p]]
     sources = {part: datasets.open_source(chosen, part) for part in parts}
     problems = 0
     for part, source in sources.items():
@@ -27,7 +27,10 @@ def main() -> int:
         problems += sum(data.report.counts.values())
         print(f"== {part} ==\n{check.summary(data.source, data.keep)}\n")
         print(data.report.render() or "nothing is wrong", end="\n\n")
-        experiment.make_model(chosen, source.class_names)
+        if part != "unlabelled":
+            experiment.make_model(chosen, source.class_names)
+    unlabelled.check(chosen, sources.get("train"))
+    sources.pop("unlabelled", None)
     if len({source.class_names for source in sources.values()}) > 1:
         raise ValueError("train and val have different classes")
     return 1 if problems else 0

@@ -123,6 +123,18 @@ def look_at_pictures(
     return Data(source, keep, report)
 
 
+def parts_by_name(train: Data, val: Data | None) -> dict[str, tuple[Any, np.ndarray]]:
+    """Sources and pictures by what they are for: train, unlabelled and val."""
+    labelled = getattr(train.source, "num_labelled", len(train.source))
+    parts = {
+        "train": (train.source, train.keep[train.keep < labelled]),
+        "unlabelled": (train.source, train.keep[train.keep >= labelled]),
+    }
+    if val is not None:
+        parts["val"] = (val.source, val.keep)
+    return {name: part for name, part in parts.items() if len(part[1])}
+
+
 def sampler_of(settings: Mapping[str, Any]) -> tuple[Sampler, float]:
     """How often pictures come in an epoch, from their classes; and the share used.
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import datasets, inference, recipe
+from yolojax import class_report, datasets, inference, objectives
 from yolojax.data.decode import decode_image
 from yolojax.datasets import Data
 from yolojax.engine import evaluate, loop, verdict
@@ -105,7 +105,7 @@ def loss_of(run: Experiment) -> Any:
     """The loss that the run trains with."""
     labels = (run.train.source[i].labels for i in run.train.keep.tolist())
     counts = count_classes(labels, run.model.num_classes)
-    return recipe.make_loss(run.settings, run.model, counts)
+    return objectives.make_loss(run.settings, run.model, counts)
 
 
 def final_losses(
@@ -234,8 +234,13 @@ def _side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 8) -> np.ndarr
     return np.concatenate([left, between, right], axis=1)
 
 
-def draw_labels(data: Data, workdir: Path) -> None:
-    """Draw how often each class occurs and how large its boxes are."""
+def draw_labels(run: Experiment, workdir: Path) -> None:
+    """Draw how often each class occurs, and how large boxes or pictures are."""
+    data = run.train
+    if hasattr(data.source, "multi_label"):
+        parts = datasets.parts_by_name(data, run.val)
+        class_report.draw_data(parts, data.source.class_names, workdir)
+        return
     examples = [data.source[i] for i in data.keep.tolist()]
     shares = [
         e.boxes / np.tile(np.array(e.size[::-1], np.float32), 2) for e in examples

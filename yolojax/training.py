@@ -117,7 +117,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
                 log.write(number, refresh(run.place_of(number), state.ema))
 
         if start == 0 and settings["log"]["pictures"] and writes:
-            results.draw_labels(run.train, workdir)
+            results.draw_labels(run, workdir)
         outcome = loop.fit(
             state,
             step=run.step_at,
@@ -172,8 +172,11 @@ def describe(run: Experiment) -> None:
     for part, data in (("train", run.train), ("val", run.val)):
         if data is None:
             continue
-        boxes = sum(len(data.source[i].labels) for i in data.keep.tolist())
-        print(f"{part}: {len(data.keep)} pictures, {boxes} boxes")
+        counts = [len(data.source[i].labels) for i in data.keep.tolist()]
+        what = f"{sum(counts)} boxes"
+        if hasattr(data.source, "multi_label"):
+            what = f"{sum(map(bool, counts))} of them with a label"
+        print(f"{part}: {len(data.keep)} pictures, {what}")
         if text := data.report.render():
             print(text)
     if plan := stages.describe(run.stages, run.model.shapes()["params"]):

@@ -195,3 +195,25 @@ def test_the_cut_kangaroo_is_left_out():
     assert keep.tolist() == [0, 2]
     assert report.counts == {"unreadable picture": 1}
     assert "00090.jpg" in report.render()
+
+
+def test_summary_of_classes_has_pictures_and_no_boxes(paths):
+    source = Listed(paths, labels=(1,))
+    source.multi_label = False
+    lines = summary(source, [0, 3, 4]).splitlines()
+    assert [line.split() for line in lines[-3:]] == [
+        ["class", "pictures"],
+        ["0", "cat", "0"],
+        ["1", "dog", "3"],
+    ]
+    assert lines[0].split() == "pictures 3, 0 of them without a label".split()
+    assert "30 x 20 (3) (width x height)" in lines[1] and len(lines) == 6
+    several = Listed(paths, labels=(0, 1))
+    several.multi_label = True
+    text = summary(several, [0, 3])
+    assert "4, at most 2 of a picture" in text
+    nothing = Listed(paths, labels=())
+    nothing.multi_label, nothing.class_names = False, ()
+    assert (
+        summary(nothing, [1]).splitlines()[0].endswith("1, 1 of them without a label")
+    )

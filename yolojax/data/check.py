@@ -225,8 +225,11 @@ def summary(source: Source, keep: Sequence[int] | np.ndarray) -> str:
 
     Returns:
         Pictures, boxes (crowds apart), their sizes by COCO's borders, the pictures'
-        sizes, and for each class its boxes and the pictures that show it.
+        sizes, and for each class its boxes and the pictures that show it. Of pictures
+        with labels instead of boxes: pictures, sizes, and the pictures of each class.
     """
+    if hasattr(source, "multi_label"):
+        return _summary_of_classes(source, keep)
     num_classes = len(source.class_names)
     boxes = np.zeros(num_classes, np.int64)
     pictures = np.zeros(num_classes, np.int64)
@@ -246,12 +249,9 @@ def summary(source: Source, keep: Sequence[int] | np.ndarray) -> str:
         most = max(most, len(labels))
     area = np.concatenate([np.zeros(0, np.float32), *areas])
     small, large = int((area < MEDIUM_AREA).sum()), int((area >= LARGE_AREA).sum())
-    common = ", ".join(f"{w} x {h} ({n})" for (w, h), n in sizes.most_common(3))
-    if len(sizes) > 3:
-        common += f" and {len(sizes) - 3} more sizes"
     rows = [
         ("pictures", f"{len(keep)}, {empty} of them without a box"),
-        ("picture sizes", f"{common} (width x height)"),
+        ("picture sizes", _common(sizes)),
         ("boxes", f"{len(area)}, at most {most} in a picture; {crowds} crowds apart"),
         (
             "box sizes",
@@ -259,12 +259,53 @@ def summary(source: Source, keep: Sequence[int] | np.ndarray) -> str:
             "(areas below 32 x 32, below 96 x 96, above)",
         ),
     ]
+    return _table(source, rows, {"boxes": boxes, "pictures": pictures})
+
+
+def _summary_of_classes(source: Source, keep: Sequence[int] | np.ndarray) -> str:
+    pictures = np.zeros(len(source.class_names), np.int64)
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    labels: collections.Counter[int] = collections.Counter()
+    for index in keep:
+        example = source[int(index)]
+        pictures[example.labels] += 1
+        sizes[(int(example.size[1]), int(example.size[0]))] += 1
+        labels[len(example.labels)] += 1
+    rows = [
+        ("pictures", f"{len(keep)}, {labels[0]} of them without a label"),
+        ("picture sizes", _common(sizes)),
+    ]
+    if getattr(source, "multi_label", False):
+        total = sum(count * number for number, count in labels.items())
+        most = max(labels, default=0)
+        rows.append(("labels", f"{total}, at most {most} of a picture"))
+    return _table(source, rows, {"pictures": pictures})
+
+
+def _common(sizes: collections.Counter[tuple[int, int]]) -> str:
+    """The most frequent (width, height)."""
+    common = ", ".join(f"{w} x {h} ({n})" for (w, h), n in sizes.most_common(3))
+    if len(sizes) > 3:
+        common += f" and {len(sizes) - 3} more sizes"
+    return f"{common} (width x height)"
+
+
+def _table(
+    source: Source,
+    rows: Sequence[tuple[str, str]],
+    columns: dict[str, np.ndarray],
+) -> str:
+    """Lines of a title and a text, and below them numbers of each class."""
     names = [f"{label} {name}" for label, name in enumerate(source.class_names)]
     width = max(map(len, [*names, "picture sizes"])) + 2
     lines = [f"{title:<{width}}{text}" for title, text in rows]
-    lines += ["", f"{'class':<{width}}{'boxes':>8}{'pictures':>10}"]
-    lines += [
-        f"{name:<{width}}{boxes[label]:>8}{pictures[label]:>10}"
-        for label, name in enumerate(names)
-    ]
+    if names:
+        heads = "".join(f"{name:>{max(8, len(name) + 2)}}" for name in columns)
+        lines += ["", f"{'class':<{width}}{heads}"]
+    for label, name in enumerate(names):
+        cells = "".join(
+            f"{counts[label]:>{max(8, len(title) + 2)}}"
+            for title, counts in columns.items()
+        )
+        lines.append(f"{name:<{width}}{cells}")
     return "\n".join(lines)
