@@ -15,6 +15,8 @@ the stride of its input.
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,34 +30,39 @@ from yolojax.models.specs import CspSpec
 class Backbone(nn.Module):
     """The maps of the stages that the head sees, finest first.
 
-    The rate of `drop_path` grows from block to block, up to the given one.
+    Attributes:
+        spec: channels and blocks.
+        dtype: of the computation.
+        drop_path: of the last block; it grows from block to block.
+        pooled: whether pyramid pooling follows the last stage.
+        activation: see `layers.activate`.
     """
 
     spec: CspSpec
     dtype: str = "float32"
     drop_path: float = 0.0
+    pooled: bool = True
+    activation: str = "silu"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
         first, *rest = self.spec.stage_features
-        x = ConvUnit(first, 6, 2, 2, self.dtype, name="stem")(x, train=train)
+        common: dict[str, Any] = {"dtype": self.dtype, "activation": self.activation}
+        x = ConvUnit(first, 6, 2, 2, **common, name="stem")(x, train=train)
         maps = []
         stages = zip(rest, self.spec.stage_blocks, strict=True)
         rates = linear_rates(self.drop_path, sum(self.spec.stage_blocks))
         for level, (features, blocks) in enumerate(stages, start=2):
-            down = ConvUnit(features, 3, 2, dtype=self.dtype, name=f"down{level}")
+            down = ConvUnit(features, 3, 2, **common, name=f"down{level}")
             own, rates = rates[:blocks], rates[blocks:]
             stage = CspStage(
-                features,
-                blocks,
-                dtype=self.dtype,
-                drop_path=own,
-                name=f"stage{level}",
+                features, blocks, drop_path=own, **common, name=f"stage{level}"
             )
             x = stage(down(x, train=train), train=train)
             maps.append(x)
-        pool = PyramidPooling(rest[-1], dtype=self.dtype, name="pool")
-        maps[-1] = pool(x, train=train)
+        if self.pooled:
+            pool = PyramidPooling(rest[-1], **common, name="pool")
+            maps[-1] = pool(x, train=train)
         return tuple(maps[-len(self.spec.anchors) :])
 
 
