@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_config
+from tests.tiny import DESCRIPTION, tiny_config
 from yolojax import experiment, recipe, training
 from yolojax.engine import sharding
 from yolojax.engine.step import init_state
@@ -139,19 +139,6 @@ def test_attention_s_logits_may_leave_the_range_of_float16():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
-DESCRIPTION = """
-nc: 10
-depth_multiple: 1.0
-width_multiple: 1.0
-anchors: [[9, 15, 12, 20, 15, 26, 20, 34]]
-backbone:
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, C3, [32]]
-  - [-1, 1, Conv, [64, 3, 2]]
-head:
-  - [[3], 1, Detect, [nc, anchors]]
-"""
 STEPS, SEEDS = 200, 4
 
 
