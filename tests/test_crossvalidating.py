@@ -131,7 +131,7 @@ def test_a_detector_is_cross_validated_and_goes_on_after_a_stop(tmp_path):
         stdout=subprocess.DEVNULL,
     )
     second = tmp_path / "cv" / "fold1"
-    while not any(row["step"] >= 2 for row in read_metrics(second)):
+    while not any(row["step"] >= 2 for row in read_metrics(second / "metrics.csv")):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=300) == 128 + signal.SIGTERM
