@@ -29,6 +29,19 @@ PUBLISHED = {
     "vgg13_bn": 133_053_736,
     "vgg16_bn": 138_365_992,
     "vgg19_bn": 143_678_248,
+    # With the auxiliary heads; without: 6,624,904 and 23,834,568.
+    "googlenet": 13_004_888,
+    "inception_v3": 27_161_264,
+    "mobilenet_v2": 3_504_872,
+    "mobilenet_v3_small": 2_542_856,
+    "mobilenet_v3_large": 5_483_032,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "convnext_tiny": 28_589_128,
+    "squeezenet1_0": 1_248_424,
+    "squeezenet1_1": 1_235_496,
 }
 # Published in millions to two digits, by the tables of timm's results.
 ROUNDED = {
@@ -40,6 +53,7 @@ ROUNDED = {
     "resnet50d": 25.58,
     "resnet101d": 44.57,
     "resnet152d": 60.21,
+    "mobilenet_v1": 4.23,
 }
 
 
@@ -80,6 +94,24 @@ def cross_residual(inputs, n, blocks, stride):
     down = conv(3, inputs, inputs) if stride > 1 else 0
     ends = 2 * conv(1, inputs, n) + conv(1, n, n) + conv(1, 2 * n, n)
     return down + ends + blocks * block
+
+
+def csp(depth, *channels):
+    """YOLOv5-cls of these channels; a stage has 3, 6, 9 and 3 blocks times `depth`."""
+    blocks = [max(round(count * depth), 1) for count in (3, 6, 9, 3)]
+    total = 6**2 * 3 * channels[0] + 2 * channels[0]
+    for inputs, n, count in zip(channels, channels[1:], blocks, strict=False):
+        half = n // 2
+        block = conv(1, half, half) + conv(3, half, half)
+        ends = 2 * conv(1, n, half) + conv(1, n, n)
+        total += conv(3, inputs, n) + ends + count * block
+    return total + conv(1, channels[-1], 1280) + linear(1280)
+
+
+def separable(inputs, *channels):
+    """Depthwise 3x3 and 1x1 convolutions in turn."""
+    rows = zip((inputs, *channels), channels, strict=False)
+    return sum(9 * row[0] + 2 * row[0] + conv(1, *row) for row in rows)
 
 
 # What the first three convolutions of form D have more than the one of 7x7.
@@ -123,12 +155,28 @@ BY_HAND = {
     + cross_residual(256, 512, 5, stride=2)
     + cross_residual(512, 1024, 2, stride=2)
     + linear(1024),
+    "mobilenet_v1": conv(3, 3, 32)
+    + separable(32, 64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)
+    + linear(1024),
+    "yolov5n-cls": csp(0.33, 16, 32, 64, 128, 256),
+    "yolov5s-cls": csp(0.33, 32, 64, 128, 256, 512),
+    "yolov5m-cls": csp(0.67, 48, 96, 192, 384, 768),
+    "yolov5l-cls": csp(1.0, 64, 128, 256, 512, 1024),
+    "yolov5x-cls": csp(1.33, 80, 160, 320, 640, 1280),
     **{
         f"{name}d": PUBLISHED[name] + DEEP
         for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
     },
 }
 COUNTS = BY_HAND | PUBLISHED
+# Others of their family say the same sooner.
+SLOW = (
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "yolov5m-cls",
+    "yolov5l-cls",
+    "yolov5x-cls",
+)
 
 
 def small(name):
@@ -141,7 +189,13 @@ def images(*size):
     return jax.ShapeDtypeStruct((2, *size, 3), "float32")
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+        for name in COUNTS
+    ],
+)
 def test_parameters_and_logits_are_as_many_as_published(name):
     model = build_classifier(name, num_classes=1000)
     shapes = model.shapes()
