@@ -32,6 +32,32 @@ def define_config(*, required: bool = True) -> None:
         flags.mark_flag_as_required("config")
 
 
+def define_merging() -> None:
+    """Define how several views and networks are used together; see `merging`."""
+    flags.DEFINE_bool(
+        "augment", False, "Detectors: look in several sizes, also mirrored, and merge."
+    )
+    flags.DEFINE_list(
+        "scales",
+        None,
+        "Of --augment, m: mirrored; by default 1,0.83m,0.67. Where left and right are "
+        "different classes, without m.",
+    )
+    flags.DEFINE_string(
+        "merge", None, "Of views and --weights: wbf (weighted box fusion) or nms."
+    )
+    flags.DEFINE_float(
+        "merge_iou", None, "Its overlap; by default 0.55 for wbf, the detectors' own."
+    )
+
+
+def merging() -> dict[str, Any]:
+    """What the flags of `define_merging` say."""
+    return {
+        key: FLAGS[key].value for key in ("augment", "scales", "merge", "merge_iou")
+    }
+
+
 def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) -> None:
     """Parse the command line, call `main`, and exit with what it returns.
 
@@ -134,7 +160,8 @@ def _set_up_jax() -> None:
 def _flags_help() -> str:
     """A line a flag of the command at hand."""
     own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-    shared = [FLAGS["config"]] if "config" in FLAGS else []
+    names = ("config", "augment", "scales", "merge", "merge_iou")
+    shared = [FLAGS[name] for name in names if name in FLAGS]
     return "\n".join(
         f"  --{flag.name}: {flag.help}"
         + (f" (default: {flag.default})" if flag.default not in (None, "") else "")

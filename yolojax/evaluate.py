@@ -7,11 +7,16 @@ Below it the numbers by the rules of YOLOv5 and VOC-2007; precision, recall and 
     python -m yolojax.evaluate --weights runs/x/checkpoints/1200 --config configs/x.py
     python -m yolojax.evaluate --weights yolov5n.pt --config configs/coco128.py
     python -m yolojax.evaluate --workdir runs/x --letterbox rectangular
+    python -m yolojax.evaluate --workdir runs/x --augment
+    python -m yolojax.evaluate --weights runs/x --weights runs/y --merge wbf
+
+--augment looks at pictures in several sizes, also mirrored; what these and several
+--weights find is merged by weighted box fusion or suppression.
 
 Without --config the run's own config is taken; a file has none. Writes
 evaluation.json and predictions.json (COCO results format) into --output, by default
-the workdir; with --split, --config, --letterbox or one checkpoint a folder in it; for a
-file runs/evaluate/<its name>.
+the (first) workdir; with --split, --config, --letterbox, --augment, several --weights
+or one checkpoint a folder in it; for a file runs/evaluate/<its name>.
 """
 
 from pathlib import Path
@@ -21,10 +26,11 @@ from absl import flags
 from yolojax import command
 
 flags.DEFINE_string("workdir", None, "Directory of the run whose weights to evaluate.")
-flags.DEFINE_string(
+flags.DEFINE_multi_string(
     "weights",
     None,
-    "A workdir, one of its checkpoints, or a .pt, .safetensors or .weights file.",
+    "A workdir, one of its checkpoints, or a .pt, .safetensors or .weights file; "
+    "repeatable: an ensemble.",
 )
 flags.DEFINE_string("split", None, "Another split of the same source, as test.")
 flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")
@@ -35,30 +41,36 @@ flags.DEFINE_enum(
     "How pictures lie in a batch: evaluate.letterbox.",
 )
 flags.DEFINE_string("output", None, "Where the JSON files go.")
+command.define_merging()
 
 
 def main() -> int:
     """Evaluate as the flags say."""
-    from yolojax import inference, settings
+    from yolojax import ensembling, inference, settings
     from yolojax.automatic import memory_share
     from yolojax.engine import checkpoint
     from yolojax.engine.progress import counter
 
     given = command.FLAGS
-    weights = given.weights or given.workdir
+    all_weights = given.weights or [given.workdir]
+    weights = all_weights[0]
     if not weights:
         raise ValueError("give --workdir or --weights")
+    how = ensembling.asked_for(len(all_weights), **command.merging())
+    merged = [] if how is None else [how.name]
+    merged += ["augment"] * given.augment + ["ensemble"] * (len(all_weights) > 1)
     folder = checkpoint.workdir_of(weights)
     if folder.is_file():
         if not given.config:
             raise ValueError(f"{weights} says nothing about data: give --config")
         folder, name = Path("runs", "evaluate"), Path(weights).stem
-        name = "_".join(filter(None, (name, given.split, given.letterbox)))
+        name = "_".join(filter(None, (name, given.split, given.letterbox, *merged)))
     else:
         # The run's own results stay what its end wrote: only a plain call renews them.
         changed = given.config or given.letterbox or folder != Path(weights).resolve()
         name = f"evaluation_{Path(weights).resolve().name}" if changed else ""
-        name = "_".join(filter(None, (given.split or name, given.letterbox)))
+        parts = (given.split or name, given.letterbox, *merged)
+        name = "_".join(filter(None, parts))
     output = Path(given.output or folder / name)
     changes = {
         "data.val.split": given.split,
@@ -74,10 +86,15 @@ def main() -> int:
             # What fits in training is not known here, nor needed.
             keys.remove("batch_size")
         changes = {key: chosen[key] for key in keys} | changes
-    loaded = inference.load(weights, inference.settings_changes(changes))
-    print(f"{loaded.model.name}, step {loaded.step} of {weights}", flush=True)
+    change = inference.settings_changes(changes)
+    members = [inference.load(each, change) for each in all_weights]
+    for member in members:
+        print(f"{member.model.name}, step {member.step} of {member.origin}", flush=True)
     with counter("pictures") as progress:
-        inference.evaluate_detector(loaded, output, progress)
+        if how is None:
+            inference.evaluate_detector(members[0], output, progress)
+        else:
+            ensembling.evaluate_detectors(members, how, output, progress)
     print(f"written: {output / 'evaluation.json'}, {output / 'predictions.json'}")
     return 0
 

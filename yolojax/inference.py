@@ -21,6 +21,7 @@ from yolojax.engine import checkpoint, evaluate, sharding
 from yolojax.engine.log import write_json
 from yolojax.metrics.detection import format_table, jsonable
 from yolojax.models.model import Model
+from yolojax.ops.views import PLAIN, View
 from yolojax.records import Detections, Example
 from yolojax.weights.published import placeholder_names, read_published
 
@@ -110,6 +111,32 @@ def evaluate_detector(
     Raises:
         ValueError: no data, or data with other classes than the detector.
     """
+    loaded, data = labelled_data(loaded)
+    total = len(data.keep)
+    batches = datasets.make_eval_batches(
+        loaded.settings, data, stride=loaded.model.max_stride
+    )
+    if len(batches.shapes) > 1:
+        print(f"{len(batches)} batches of {len(batches.shapes)} shapes, each compiled")
+    metrics, results = evaluate.evaluate(
+        experiment.make_predict(loaded.settings, loaded.model, loaded.mesh),
+        loaded.variables,
+        batches,
+        data.source,
+        data.keep,
+        mesh=loaded.mesh,
+        progress=functools.partial(_report, progress, total) if progress else None,
+    )
+    write_evaluation(metrics, results, output, loaded, conditions(loaded))
+    return metrics
+
+
+def labelled_data(loaded: Loaded) -> tuple[Loaded, datasets.Data]:
+    """The detector, with the names of its classes, and the pictures of `data.val`.
+
+    Raises:
+        ValueError: see `evaluate_detector`.
+    """
     source, fold = folding.open_evaluated(loaded.settings)
     if loaded.class_names == placeholder_names(len(source.class_names)):
         # The weights do not say what their classes are called.
@@ -127,29 +154,32 @@ def evaluate_detector(
         print(fold.note)
     if text := data.report.render():
         print(text)
-    total = len(data.keep)
-    batches = datasets.make_eval_batches(
-        loaded.settings, data, stride=loaded.model.max_stride
-    )
-    if len(batches.shapes) > 1:
-        print(f"{len(batches)} batches of {len(batches.shapes)} shapes, each compiled")
-    metrics, results = evaluate.evaluate(
-        experiment.make_predict(loaded.settings, loaded.model, loaded.mesh),
-        loaded.variables,
-        batches,
-        data.source,
-        data.keep,
-        mesh=loaded.mesh,
-        progress=functools.partial(_report, progress, total) if progress else None,
-    )
+    return loaded, data
+
+
+def write_evaluation(
+    metrics: dict[str, Any],
+    results: list[dict[str, Any]],
+    output: Path,
+    loaded: Loaded,
+    evaluated: dict[str, Any],
+) -> None:
+    """Print the numbers, and write them and the detections; see `evaluate_detector`.
+
+    Args:
+        metrics: the numbers.
+        results: the detections in the COCO results format.
+        output: the folder.
+        loaded: gives the classes.
+        evaluated: what the numbers are of.
+    """
     print(format_table(metrics, loaded.class_names))
     if jax.process_index() == 0:
         write_json(
             output / "evaluation.json",
-            jsonable(metrics) | {"evaluated": _conditions(loaded)},
+            jsonable(metrics) | {"evaluated": evaluated},
         )
         write_json(output / "predictions.json", results)
-    return metrics
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
@@ -158,7 +188,7 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _conditions(loaded: Loaded) -> dict[str, Any]:
+def conditions(loaded: Loaded) -> dict[str, Any]:
     """What the numbers are of: weights, data and the settings that decide them."""
     chosen = loaded.settings["evaluate"]
     keys = ("letterbox", "score_threshold", "iou_threshold", "max_detections")
@@ -192,6 +222,8 @@ class Predictor:
         score_threshold: what is less sure is left out.
         iou_threshold: overlap above which the less sure box of a class goes.
         batch_size: pictures that go through the network together.
+        views: how each picture is looked at; what is found on several is left for the
+            caller to merge.
     """
 
     def __init__(
@@ -201,6 +233,7 @@ class Predictor:
         score_threshold: float,
         iou_threshold: float,
         batch_size: int,
+        views: Sequence[View] = (PLAIN,),
     ):
         # One device: the pictures of a folder come one after the other.
         self._mesh = sharding.make_mesh(1)
@@ -213,6 +246,7 @@ class Predictor:
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             multi_label=False,
+            views=views,
         )
 
     def __call__(self, pictures: Sequence[np.ndarray]) -> list[Found]:
@@ -225,6 +259,13 @@ class Predictor:
             For each its boxes [k, 4] (corners, pixels of that picture), labels [k]
             and scores [k], best first.
         """
+        if not pictures:
+            return []
+        found = self.detect(pictures)
+        return [rows_of(found, i) for i in range(len(pictures))]
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> Detections:
+        """What is found on each of some pictures, padded; see `__call__`."""
         batches = pipeline.make_eval_batches(
             _Pictures(pictures),
             range(len(pictures)),
@@ -233,16 +274,21 @@ class Predictor:
             num_threads=datasets.num_threads(self._loaded.settings),
             round_up=False,
         )
-        found: list[Found] = []
+        parts: list[Detections] = []
         for batch in batches:
             on_device = sharding.put_batch(batch, self._mesh)
-            rows: Detections = jax.device_get(self._predict(self._variables, on_device))
-            for i in range(len(pictures) - len(found)):
-                valid = rows.valid[i]
-                found.append(
-                    (rows.boxes[i][valid], rows.labels[i][valid], rows.scores[i][valid])
-                )
-        return found
+            parts.append(jax.device_get(self._predict(self._variables, on_device)))
+        return jax.tree.map(lambda *x: np.concatenate(x)[: len(pictures)], *parts)
+
+
+def rows_of(found: Detections, picture: int) -> Found:
+    """Boxes, labels and scores of one picture, without padding."""
+    valid = found.valid[picture]
+    return (
+        found.boxes[picture][valid],
+        found.labels[picture][valid],
+        found.scores[picture][valid],
+    )
 
 
 class _Pictures:

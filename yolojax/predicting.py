@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from yolojax.data import media
 from yolojax.data.report import Report
 from yolojax.engine.log import write_json
-from yolojax.inference import Found, Loaded, Predictor
+from yolojax.inference import Found, Loaded
 from yolojax.vis import draw, video
+
+
+class Finder(Protocol):
+    """Finds objects on a few pictures: `inference.Predictor`, or several merged."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def __call__(self, pictures: Sequence[np.ndarray]) -> list[Found]: ...
 
 
 def grouped(pictures: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
@@ -28,7 +37,7 @@ def grouped(pictures: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarr
 
 
 def predict_media(
-    predictor: Predictor,
+    predictor: Finder,
     loaded: Loaded,
     items: Sequence[media.MediaItem],
     output: Path,
@@ -96,7 +105,7 @@ def image_ids(items: Sequence[media.MediaItem]) -> list[int]:
 
 
 def _predict_video(
-    predictor: Predictor,
+    predictor: Finder,
     loaded: Loaded,
     item: media.MediaItem,
     image_id: int,
