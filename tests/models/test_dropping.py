@@ -8,6 +8,7 @@ import pytest
 
 from yolojax.engine.sharding import make_mesh, put_batch
 from yolojax.models.blocks import Bottleneck
+from yolojax.models.darknet_layers import Shortcut
 from yolojax.models.detector import build_model
 from yolojax.models.dropping import STREAM, Dropout, DropPath, linear_rates
 
@@ -61,22 +62,83 @@ def test_half_precision_stays(dtype):
     assert y.dtype == dtype and set(np.unique(np.float32(y))) == {0, 2}
 
 
-def test_rates_grow_linearly_up_to_the_last():
-    np.testing.assert_allclose(linear_rates(0.2, 4), [0.05, 0.1, 0.15, 0.2])
-    model = build_model("yolov5n", num_classes=2, drop_path=0.3)
-    # Blocks of the stages: 1, 2, 3, 1.
+def rates_of(model):
+    """(path, rate) of every layer that leaves branches out, in the order of calls."""
     found = []
 
     def note(next_function, args, kwargs, context):
         if isinstance(context.module, DropPath) and context.method_name == "__call__":
-            found.append((context.module.path[:2], context.module.rate))
+            found.append((context.module.path, context.module.rate))
         return next_function(*args, **kwargs)
 
     with nn.intercept_methods(note):
         model.shapes()
+    return found
+
+
+def test_rates_grow_linearly_up_to_the_last():
+    np.testing.assert_allclose(linear_rates(0.2, 4), [0.05, 0.1, 0.15, 0.2])
+    found = rates_of(build_model("yolov5n", num_classes=2, drop_path=0.3))
+    # Blocks of the stages: 1, 2, 3, 1.
     in_backbone = [rate for path, rate in found if path[0] == "backbone"]
     np.testing.assert_allclose(in_backbone, np.arange(1, 8) / 7 * 0.3)
     assert not any(rate for path, rate in found if path[0] != "backbone")
+
+
+DESCRIPTION = """
+nc: 2
+depth_multiple: 1.0
+width_multiple: 1.0
+anchors: [[10, 14, 20, 28]]
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 2, Bottleneck, [8]]
+  - [-1, 2, BottleneckCSP, [8]]
+  - [-1, 1, Bottleneck, [8, False]]
+  - [-1, 1, C3, [8]]
+head:
+  - [-1, 1, C3, [8, False]]
+  - [[5], 1, Detect, [nc, anchors]]
+"""
+
+
+def test_described_networks_leave_out_what_their_backbones_add():
+    def build(rate, text=DESCRIPTION):
+        model = build_model("yaml", num_classes=2, description=text, drop_path=rate)
+        assert jax.tree.structure(model.shapes()) == structure
+        return model
+
+    plain = build_model("yaml", num_classes=2, description=DESCRIPTION)
+    structure = jax.tree.structure(plain.shapes())
+    assert not any(rate for _, rate in rates_of(plain))
+    found = [(path[1], rate) for path, rate in rates_of(build(0.5)) if rate]
+    layers = ["layer1"] * 2 + ["layer2"] * 2 + ["layer4"]
+    assert [name for name, _ in found] == layers
+    np.testing.assert_allclose([r for _, r in found], np.arange(1, 6) / 5 * 0.5)
+
+
+def test_darknet_leaves_out_what_its_shortcuts_add():
+    model = build_model("yolov3", num_classes=2, drop_path=0.23)
+    nodes = [node for node in model.spec.nodes if node.kind == "shortcut"]
+    rates = [node.arguments["drop_path"] for node in nodes]
+    # Darknet-53 has 1 + 2 + 8 + 8 + 4 shortcuts.
+    np.testing.assert_allclose(rates, np.arange(1, 24) / 100)
+    x = jnp.ones((16, 2, 2, 3))
+    y = Shortcut(drop_path=0.5).apply({}, x, x * 4, train=True, rngs={STREAM: KEY})
+    # The layer before goes or counts twice; what it is added to stays.
+    assert set(np.unique(y)) == {4.0, 6.0}
+
+
+@pytest.mark.parametrize(
+    "name, rate, message",
+    [
+        ("yolov3", 1.0, "drop_path of yolov3 is 1.0; it must be at least 0 and below"),
+        ("yolov3-tiny", 0.1, "drop_path of yolov3-tiny is 0.1, but no block of the ba"),
+    ],
+)
+def test_what_cannot_be_left_out_is_said(name, rate, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, num_classes=2, drop_path=rate)
 
 
 def test_a_block_without_its_branch_is_its_input():

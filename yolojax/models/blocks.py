@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -131,6 +132,7 @@ class NormedCspStage(nn.Module):
     groups: int = 1
     activation: str = "silu"
     joint_activation: str = "silu"
+    drop_path: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -139,7 +141,12 @@ class NormedCspStage(nn.Module):
         y = ConvUnit(half, **common, name="main")(x, train=train)
         for i in range(self.num_blocks):
             block = Bottleneck(
-                half, self.shortcut, groups=self.groups, **common, name=f"block{i}"
+                half,
+                self.shortcut,
+                groups=self.groups,
+                **common,
+                drop_path=self.drop_path[i] if self.drop_path else 0.0,
+                name=f"block{i}",
             )
             y = block(y, train=train)
         y = Conv(half, dtype=self.dtype, name="after")(y)
@@ -148,6 +155,15 @@ class NormedCspStage(nn.Module):
         y = BatchNorm(self.dtype, name="norm")(y, train=train)
         y = activate(y, self.joint_activation)
         return ConvUnit(self.features, **common, name="merge")(y, train=train)
+
+
+def num_bottlenecks(module: type[nn.Module], arguments: Mapping[str, Any]) -> int:
+    """Bottlenecks with a shortcut in a module of these arguments."""
+    if not arguments.get("shortcut", True):
+        return 0
+    if module in (CspStage, NormedCspStage):
+        return arguments["num_blocks"]
+    return int(module is Bottleneck)
 
 
 class PyramidPooling(nn.Module):

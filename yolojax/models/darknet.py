@@ -17,7 +17,7 @@ from typing import Any
 
 from yolojax.models.cfg import Section, parse_cfg, read_cfg
 from yolojax.models.darknet_graph import DarknetSpec, changed_spec, darknet_spec
-from yolojax.models.graph import graph_model
+from yolojax.models.graph import graph_model, with_drop_path
 from yolojax.models.model import Anchors, Model, check_common, checked_anchors
 
 Layers = tuple[Section, ...]
@@ -242,6 +242,7 @@ def build_darknet_table(
     num_classes: int,
     dtype: str = "float32",
     anchors: Anchors | None = None,
+    drop_path: float = 0.0,
 ) -> Model:
     """A YOLOv3 or YOLOv4.
 
@@ -251,13 +252,15 @@ def build_darknet_table(
         dtype: of the computation; see `build_model`.
         anchors: (width, height) in pixels per anchor and level, finest level first,
             instead of the published ones; equally many on every level.
+        drop_path: chance that the branch of the last shortcut is left out in
+            training; that of those before grows linearly up to it.
 
     Raises:
         ValueError: no class, or an argument that does not fit.
     """
     check_common(name, num_classes=num_classes, dtype=dtype)
     spec = darknet_spec(DARKNET[name].sections)
-    return _built(spec, name, num_classes, dtype, anchors)
+    return _built(spec, name, num_classes, dtype, anchors, drop_path)
 
 
 def build_darknet(
@@ -268,6 +271,7 @@ def build_darknet(
     path: str = "",
     description: str = "",
     anchors: Anchors | None = None,
+    drop_path: float = 0.0,
 ) -> Model:
     """The detector of a Darknet `.cfg`.
 
@@ -279,6 +283,7 @@ def build_darknet(
         path: the `.cfg` file; read where there is no `description`.
         description: its text.
         anchors: as in `build_darknet_table`, instead of the description's.
+        drop_path: as in `build_darknet_table`.
 
     Raises:
         ValueError: no class, no description, or one that is not supported; the
@@ -292,13 +297,21 @@ def build_darknet(
         spec = darknet_spec(parse_cfg(text))
     except ValueError as error:
         raise ValueError(f"{path or 'the description'}: {error}") from error
-    return _built(spec, name, num_classes, dtype, anchors)
+    return _built(spec, name, num_classes, dtype, anchors, drop_path)
 
 
 def _built(
-    spec: DarknetSpec, name: str, num_classes: int, dtype: str, anchors: Anchors | None
+    spec: DarknetSpec,
+    name: str,
+    num_classes: int,
+    dtype: str,
+    anchors: Anchors | None,
+    drop_path: float,
 ) -> Model:
     if anchors is not None:
         anchors = checked_anchors(anchors, name, num_levels=len(spec.strides))
     spec = changed_spec(spec, num_classes=num_classes, anchors=anchors)
+    spec = with_drop_path(
+        spec, drop_path, lambda node: int(node.kind == "shortcut"), name
+    )
     return graph_model(spec, name=name, family="darknet", dtype=dtype)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from yolojax.models.dropping import DropPath
 from yolojax.models.graph import AnchorMap
 from yolojax.models.layers import (
     Conv,
@@ -106,15 +107,16 @@ class Shortcut(nn.Module):
     Attributes:
         activation: see `layers.activate`.
         dtype: not used.
+        drop_path: see `dropping.DropPath`; of the first map, that of the layer before.
     """
 
     activation: str = "linear"
     dtype: str = "float32"
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, *maps: jax.Array, train: bool) -> jax.Array:
-        del train
-        total = maps[0]
+        total = DropPath(self.drop_path, name="drop_path")(maps[0], train=train)
         for other in maps[1:]:
             total = total + other
         return activate(total, self.activation)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from yolojax.files import read_description as read_file
 from yolojax.models.arguments import Arguments, Layer, Map
+from yolojax.models.blocks import num_bottlenecks
 from yolojax.models.description import (
     MAX_CHANNELS,
     MAX_LAYERS,
@@ -24,7 +25,7 @@ from yolojax.models.description import (
     Row,
     read_description,
 )
-from yolojax.models.graph import AnchorMap, GraphSpec, Node, graph_model
+from yolojax.models.graph import AnchorMap, GraphSpec, Node, graph_model, with_drop_path
 from yolojax.models.model import Anchors, Model, check_common, checked_anchors
 from yolojax.models.modules import DETECT, MODULES, Module, module_of
 from yolojax.models.reshaping import Repeat
@@ -83,6 +84,7 @@ def build_described(
     width: float | None = None,
     depth: float | None = None,
     activation: str = "",
+    drop_path: float = 0.0,
 ) -> Model:
     """The network of a YOLOv5 model description.
 
@@ -101,6 +103,7 @@ def build_described(
         depth: multiple of the numbers of blocks instead of `depth_multiple`.
         activation: of all units instead of the description's, as `nn.ReLU()` or
             `relu`.
+        drop_path: as of `yolov5`, of Bottleneck, C3 and BottleneckCSP.
 
     Raises:
         ValueError: the description cannot be read or built, with the row where it is
@@ -121,7 +124,16 @@ def build_described(
         spec = _Builder(found).spec(name, anchors)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
+    spec = with_drop_path(spec, drop_path, _num_bottlenecks, name)
     return graph_model(spec, name=name, family="yaml", dtype=dtype)
+
+
+def _num_bottlenecks(node: Node) -> int:
+    """Those of a row that `drop_path` is for."""
+    own = {"module": _KINDS[node.kind], "arguments": node.arguments, "times": 1}
+    own |= node.arguments if own["module"] is Repeat else {}
+    count = own["times"] * num_bottlenecks(own["module"], own["arguments"])
+    return count if node.part == "backbone" else 0
 
 
 def _read(path: str) -> str:

@@ -7,7 +7,7 @@ their order. A node's parameters are at `<part>/<name>`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from yolojax.models.dropping import check_rate, linear_rates
 from yolojax.models.layers import wide_dtype
 from yolojax.models.model import Model
 from yolojax.ops.grid import Decoding
@@ -140,6 +141,41 @@ class Graph(nn.Module):
             part = Part(self.spec, name, self.dtype, name=name)
             maps = part(images, maps, train=train)
         return tuple(maps[index] for index in self.spec.outputs)
+
+
+def with_drop_path(
+    spec: GraphSpec, last: float, blocks: Callable[[Node], int], name: str
+) -> Any:
+    """The spec whose residual branches are left out at random in training.
+
+    Args:
+        spec: the layers.
+        last: rate of the last block; see `dropping.linear_rates`.
+        blocks: from a node to how many blocks with a shortcut it has.
+        name: of the network, for messages.
+
+    Raises:
+        ValueError: a rate out of range, or no such block.
+    """
+    check_rate(last, f"drop_path of {name}")
+    if not last:
+        return spec
+    counts = [blocks(node) for node in spec.nodes]
+    if not sum(counts):
+        raise ValueError(
+            f"drop_path of {name} is {last}, but no block of the backbone has a "
+            "shortcut, past which it could be left out"
+        )
+    rates, nodes = linear_rates(float(last), sum(counts)), []
+    for node, count in zip(spec.nodes, counts, strict=True):
+        own, rates = rates[:count], rates[count:]
+        if count:
+            kind: Any = spec.kinds[node.kind]
+            rate = own if isinstance(kind.drop_path, tuple) else own[0]
+            arguments = {**node.arguments, "drop_path": rate}
+            node = dataclasses.replace(node, arguments=arguments)
+        nodes.append(node)
+    return dataclasses.replace(spec, nodes=tuple(nodes))
 
 
 def graph_model(spec: GraphSpec, *, name: str, family: str, dtype: str) -> Model:

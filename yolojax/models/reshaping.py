@@ -179,18 +179,21 @@ class Repeat(nn.Module):
         times: how often.
         arguments: of the module, besides `dtype` and `name`.
         dtype: of the computation.
+        drop_path: the module's own, each time; none: its default.
     """
 
     module: type[nn.Module]
     times: int
     arguments: Mapping[str, Any]
     dtype: str = "float32"
+    drop_path: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         for i in range(self.times):
+            rate = {"drop_path": self.drop_path[i]} if self.drop_path else {}
             module: Any = self.module(
-                **self.arguments, dtype=self.dtype, name=f"repeat{i}"
+                **self.arguments, **rate, dtype=self.dtype, name=f"repeat{i}"
             )
             x = module(x, train=train)
         return x
