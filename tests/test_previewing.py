@@ -90,3 +90,27 @@ def test_each_augmentation_has_a_row(tmp_path, monkeypatch):
     assert told == [(1, 3), (2, 3), (3, 3)]
     image = cv2.imread(str(path))
     assert image.shape[0] > 3 * 224 and image.shape[1] < 5 * 240
+
+
+@pytest.mark.slow
+def test_classes_are_captions_and_only_what_suits_them_is_shown(tmp_path, monkeypatch):
+    settings = tiny_config(
+        image_size=(32, 32),
+        model={"name": "yolov5n-cls", "width": 0.125, "depth": 0.33},
+        loss={"name": "cross_entropy"},
+        data__train={"source": "handwritten"},
+        data__val={},
+        augment__policy=(dict(name="cutmix", probability=1.0),),
+    )
+    path = tmp_path / "sample.png"
+    lines = previewing.draw_sample(settings, path, step=0, index=1)
+    assert not boxes_of(lines)
+    # Two digits and their shares, or one where both are the same.
+    shares = re.findall(r"(\d+)% (\d)", lines[-1].removeprefix("classes: "))
+    assert lines[-1].startswith("classes: ")
+    assert not shares or len(shares) == 2 and sum(int(n) for n, _ in shares) == 100
+    assert cv2.imread(str(path)) is not None
+    names = ("identity", "mosaic", "copy_paste", "cutmix")
+    monkeypatch.setattr(previewing, "AUGMENTATIONS", names)
+    path = tmp_path / "each.png"
+    assert previewing.draw_each(settings, path, step=0, progress=lambda *_: None) == 2

@@ -16,6 +16,7 @@ from yolojax.augment.policy import (
     Explanation,
     make_augment,
     make_explain,
+    make_label_augment,
 )
 from yolojax.augment.presets import PRESETS
 from yolojax.augment.reading import expand
@@ -57,7 +58,7 @@ class _Step(NamedTuple):
 
 
 def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
-    """Draw the augmented batch of a training step with its boxes.
+    """Draw the augmented batch of a training step with its boxes or classes.
 
     Args:
         settings: a complete config.
@@ -72,8 +73,12 @@ def draw_batch(settings: Mapping[str, Any], path: Path, *, step: int) -> int:
     """
     taken = _take(settings, step)
     shown = _augmented(taken)
-    cells = [_draw_row(taken.run, shown, i) for i in range(min(16, len(shown.image)))]
-    draw.save_image(path, draw.contact_sheet(cells, 4))
+    rows = range(min(16, len(shown.image)))
+    cells = [_draw_row(taken.run, shown, i) for i in rows]
+    captions = None
+    if _is_classified(taken.run):
+        captions = [_classes_text(taken.run, shown, i) for i in rows]
+    draw.save_image(path, draw.contact_sheet(cells, 4, captions=captions))
     return len(cells)
 
 
@@ -89,7 +94,8 @@ def draw_sample(
         index: its place in the batch.
 
     Returns:
-        Lines of text: what changed it, its pictures and their matrices, its boxes.
+        Lines of text: what changed it, its pictures and their matrices, its boxes or
+        its classes.
 
     Raises:
         ValueError: anything wrong with config or data, or no such place.
@@ -125,13 +131,21 @@ def draw_sample(
             own = int(partners[index])
             lines.append(f"{name}: with sample {own}, that of {names[own]}")
     class_names = taken.run.train.source.class_names
-    for row in np.nonzero(shown.valid[index])[0]:
-        corners = " ".join(f"{side:.1f}" for side in shown.boxes[index, row])
-        lines.append(f"box {class_names[shown.labels[index, row]]}: {corners}")
+    last = f"sample {index} of step {step}"
+    if _is_classified(taken.run):
+        text = _classes_text(taken.run, shown, index)
+        lines.append(f"classes: {text}")
+        own = [_classes_text(taken.run, before, i) for i in range(len(used))]
+        captions = [f"{a}: {b}" for a, b in zip(own, captions, strict=True)]
+        last = f"{text}: {last}"
+    else:
+        for row in np.nonzero(shown.valid[index])[0]:
+            corners = " ".join(f"{side:.1f}" for side in shown.boxes[index, row])
+            lines.append(f"box {class_names[shown.labels[index, row]]}: {corners}")
     sheet = draw.contact_sheet(
         [*cells, _draw_row(taken.run, shown, index)],
         min(5, len(cells) + 1),
-        captions=[*captions, f"sample {index} of step {step}"],
+        captions=[*captions, last],
     )
     draw.save_image(path, sheet)
     return lines
@@ -146,7 +160,8 @@ def draw_each(
 ) -> int:
     """Draw every augmentation alone, one a row, each applied to all pictures.
 
-    Those of the policy have its arguments, the others their defaults.
+    Those of the policy have its arguments, the others their defaults. Classifiers have
+    none of those that put boxes of several pictures side by side.
 
     Args:
         settings: a complete config.
@@ -172,19 +187,32 @@ def draw_each(
         batch = jax.tree.map(lambda x: x[rows], batch.pictures)
     batch = jax.device_get(jax.tree.map(lambda x: x[:EACH_BATCH], batch))
     room = recipe.num_output_boxes(settings, taken.run.max_boxes)
-    cells, captions = [], []
+    cells, captions, drawn = [], [], 0
     for number, name in enumerate(AUGMENTATIONS):
         policy = (given.get(name, {"name": name}),)
-        augment = make_augment(policy, image_size=taken.size, max_boxes=room)
+        augment = _augment_alone(taken, policy, room)
+        if augment is None:
+            continue
         shown, _ = jax.device_get(jax.jit(augment)(taken.key, batch, mosaic_on=True))
         own = range(min(EACH_SHOWN, len(shown.image)))
         cells += [_draw_row(taken.run, shown, i) for i in own]
         captions += [name] * len(own)
+        drawn += 1
         progress(number + 1, len(AUGMENTATIONS))
-    columns = len(cells) // len(AUGMENTATIONS)
+    columns = len(cells) // drawn
     sheet = draw.contact_sheet(cells, columns, cell_size=(224, 224), captions=captions)
     draw.save_image(path, sheet)
-    return len(AUGMENTATIONS)
+    return drawn
+
+
+def _augment_alone(taken: _Step, policy: Any, room: int) -> Any:
+    """The augmentation of one entry; None: it is not for classifiers."""
+    if not _is_classified(taken.run):
+        return make_augment(policy, image_size=taken.size, max_boxes=room)
+    try:
+        return make_label_augment(policy, image_size=taken.size)
+    except ValueError:
+        return None
 
 
 def example_name(run: Experiment, image_id: int) -> str:
@@ -236,13 +264,34 @@ def _explained(taken: _Step, explain: Callable[..., Explanation]) -> Explanation
     return found
 
 
+def _is_classified(run: Experiment) -> bool:
+    """Whether the pictures have classes instead of boxes."""
+    return hasattr(run.train.source, "multi_label")
+
+
+def _classes_text(run: Experiment, batch: Batch, row: int) -> str:
+    """The classes of a picture, the largest share first; a share of 1 is not said."""
+    shares: dict[int, float] = {}
+    pairs = zip(batch.labels[row].tolist(), batch.valid[row].tolist(), strict=True)
+    for label, share in pairs:
+        shares[label] = shares.get(label, 0.0) + float(share)
+    names = run.train.source.class_names
+    found = sorted(shares.items(), key=lambda pair: -pair[1])
+    text = [
+        f"{share:.0%} {names[label]}" if share < 0.995 else names[label]
+        for label, share in found
+        if share > 0
+    ]
+    return " + ".join(text) or "no label"
+
+
 def _draw_row(run: Experiment, batch: Batch, row: int) -> np.ndarray:
-    """A picture of a batch on the host with its boxes, augmented or not."""
+    """A picture of a batch on the host, augmented or not, with its boxes if any."""
     height, width = batch.size[row]
     image = batch.image[row, :height, :width]
     if image.dtype != np.uint8:
         image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    valid = batch.valid[row]
+    valid = batch.valid[row].astype(bool) & (not _is_classified(run))
     return draw_cell(
         image,
         batch.boxes[row][valid],
