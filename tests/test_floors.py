@@ -25,7 +25,8 @@ FLOORS = [
     {"memory", "overriding"},
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
-    {"results", "souping", "predicting", "ensembling"},
+    {"evaluating"},
+    {"results", "souping", "embedding", "predicting", "ensembling"},
     {"training", "converting"},
     {"crossvalidating"},
 ]

@@ -1,0 +1,136 @@
+"""Features of pictures as points in the plane, coloured by class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolojax.vis.palette import NUM_COLOURS
+from yolojax.vis.plots import (
+    MAX_NAMED_CLASSES,
+    class_label,
+    hex_colour,
+    open_figure,
+    say_empty,
+)
+
+# Shapes tell classes apart where colours do not.
+_MARKERS = "os^Dv"
+_COLOURED = 8
+
+
+def plot_embedding(
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    output: str | os.PathLike[str],
+    *,
+    title: str,
+    axes_named: Sequence[str] = (),
+) -> Path:
+    """Draws points of several parts of a data set beside each other; gives the path.
+
+    All panels have the same limits; the other parts' points are pale grey. Pictures
+    without a class are crosses. Up to 40 classes have a legend, and their names at the
+    median of their points.
+
+    Args:
+        parts: by name, points [n, 2] and labels int [n], -1 for none.
+        class_names: names by label.
+        output: the PNG; its folder is made where it is missing.
+        title: what is drawn.
+        axes_named: names of both axes; without them these have no scale.
+    """
+    output = Path(output)
+    everything = np.concatenate([points for points, _ in parts.values()])
+    labels = np.unique(np.concatenate([labels for _, labels in parts.values()]))
+    named = (
+        [int(i) for i in labels if i >= 0] if len(labels) <= MAX_NAMED_CLASSES else []
+    )
+    size = (5.6 * len(parts) + (1.8 if named else 0), 6.0)
+    with open_figure(output, 1, len(parts), size) as (figure, axes):
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        for axis, (name, (points, own)) in zip(axes[0], parts.items(), strict=True):
+            axis.set_title(f"{name}: {len(points):,} pictures")
+            if not len(points):
+                say_empty(axis, "no picture")
+                continue
+            _plot_points(axis, points, own, everything)
+            for label in named:
+                if (own == label).any():
+                    _name_cloud(axis, points[own == label], class_names, label)
+            _limit(axis, everything)
+            if not axes_named:
+                axis.set_xticks([])
+                axis.set_yticks([])
+            else:
+                axis.set_xlabel(axes_named[0])
+                axis.set_ylabel(axes_named[1])
+        if named:
+            handles = [
+                _handle(label, class_label(class_names, label)) for label in named
+            ]
+            figure.legend(
+                handles=handles,
+                loc="outside right upper",
+                ncols=1 if len(named) <= 25 else 2,
+            )
+    return output
+
+
+def _style(label: int) -> dict[str, Any]:
+    """Colour and shape of a class; eight colours, then the next shape."""
+    if label < 0:
+        return {"color": "#777777", "marker": "x"}
+    marker = _MARKERS[label // _COLOURED % len(_MARKERS)]
+    return {"color": hex_colour(label % NUM_COLOURS), "marker": marker}
+
+
+def _handle(label: int, name: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="", markersize=6, label=name, **_style(label))
+
+
+def _plot_points(
+    axis: Any, points: np.ndarray, labels: np.ndarray, everything: np.ndarray
+) -> None:
+    area = float(np.clip(12000 / len(points), 4, 36))
+    axis.scatter(*everything.T, s=0.6 * area, color="#e8e8e8", linewidths=0)
+    # In turns, so that the last class does not hide the others.
+    shuffled = np.random.default_rng(0).permutation(len(points))
+    for chunk in np.array_split(shuffled, min(8, len(points))):
+        for label in np.unique(labels[chunk]):
+            rows = chunk[labels[chunk] == label]
+            edge = {} if label < 0 else {"edgecolors": "#00000055"}
+            axis.scatter(
+                *points[rows].T, s=area, linewidths=0.4, **_style(int(label)), **edge
+            )
+    axis.grid(False)
+
+
+def _name_cloud(
+    axis: Any, points: np.ndarray, class_names: Sequence[str], label: int
+) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axis.text(
+        *np.median(points, axis=0),
+        class_label(class_names, label, longest=16),
+        ha="center",
+        va="center",
+        fontsize=8,
+        fontweight="bold",
+        color="#111111",
+        path_effects=[withStroke(linewidth=2.5, foreground="#ffffffcc")],
+    )
+
+
+def _limit(axis: Any, everything: np.ndarray) -> None:
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    room = 0.04 * np.maximum(high - low, 1e-9)
+    axis.set_xlim(low[0] - room[0], high[0] + room[0])
+    axis.set_ylim(low[1] - room[1], high[1] + room[1])
