@@ -47,7 +47,7 @@ def define_merging() -> None:
         "merge", None, "Of views and --weights: wbf (weighted box fusion) or nms."
     )
     flags.DEFINE_float(
-        "merge_iou", None, "Its overlap; by default 0.55 for wbf, the detectors' own."
+        "merge_iou", None, "Its overlap; by default the detectors' own; wbf: >= 0.55."
     )
 
 

@@ -25,8 +25,8 @@ class Merging:
     Attributes:
         views: how each of them looks at each picture.
         name: an entry of `engine.merging.MERGES`.
-        iou: overlap above which boxes of a class are one object; None: that of
-            weighted box fusion's paper, or that of the detectors' own suppression.
+        iou: overlap above which boxes of a class are one object; None: that of the
+            detectors' own suppression and, for weighted box fusion, at least .55.
     """
 
     views: tuple[View, ...] = USUAL
@@ -44,7 +44,11 @@ class Merging:
         self, num_members: int, *, score_threshold: float, iou_threshold: float, **more
     ) -> merging.Merge:
         """The merge of so many detectors; see `merging.make_merge`."""
-        own = merging.FUSION_IOU if self.name == "wbf" else iou_threshold
+        own = iou_threshold
+        if self.name == "wbf":
+            # Below that of the suppression it would fuse what a view keeps apart: .5602
+            # and .3526 on COCO128 instead of .5614 and .3655.
+            own = max(own, merging.FUSION_IOU)
         return merging.make_merge(
             self.name,
             num_parts=num_members * len(self.views),
