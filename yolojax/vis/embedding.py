@@ -21,6 +21,8 @@ from yolojax.vis.plots import (
 # Shapes tell classes apart where colours do not.
 _MARKERS = "os^Dv"
 _COLOURED = 8
+# Of fewer points a name would hide too many.
+_CLOUD = 10
 
 
 def plot_embedding(
@@ -34,8 +36,8 @@ def plot_embedding(
     """Draws points of several parts of a data set beside each other; gives the path.
 
     All panels have the same limits; the other parts' points are pale grey. Pictures
-    without a class are crosses. Up to 40 classes have a legend, and their names at the
-    median of their points.
+    without a class are crosses. The 40 most frequent classes stand in a legend, and
+    where there are no more, their names at the median of 10 points or more.
 
     Args:
         parts: by name, points [n, 2] and labels int [n], -1 for none.
@@ -46,11 +48,12 @@ def plot_embedding(
     """
     output = Path(output)
     everything = np.concatenate([points for points, _ in parts.values()])
-    labels = np.unique(np.concatenate([labels for _, labels in parts.values()]))
-    named = (
-        [int(i) for i in labels if i >= 0] if len(labels) <= MAX_NAMED_CLASSES else []
-    )
-    size = (5.6 * len(parts) + (1.8 if named else 0), 6.0)
+    labels = np.concatenate([labels for _, labels in parts.values()]).astype(np.int64)
+    found, counts = np.unique(labels[labels >= 0], return_counts=True)
+    frequent = found[np.argsort(-counts, kind="stable")[:MAX_NAMED_CLASSES]]
+    named = np.sort(frequent).tolist()
+    clouds = named if len(found) == len(named) else []
+    size = (5.6 * len(parts) + (1.8 if len(named) <= 25 else 3.4), 6.0)
     with open_figure(output, 1, len(parts), size) as (figure, axes):
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         for axis, (name, (points, own)) in zip(axes[0], parts.items(), strict=True):
@@ -59,8 +62,8 @@ def plot_embedding(
                 say_empty(axis, "no picture")
                 continue
             _plot_points(axis, points, own, everything)
-            for label in named:
-                if (own == label).any():
+            for label in clouds:
+                if (own == label).sum() >= _CLOUD:
                     _name_cloud(axis, points[own == label], class_names, label)
             _limit(axis, everything)
             if not axes_named:
@@ -77,6 +80,7 @@ def plot_embedding(
                 handles=handles,
                 loc="outside right upper",
                 ncols=1 if len(named) <= 25 else 2,
+                title="" if clouds else f"{len(named)} of {len(found)} classes",
             )
     return output
 
