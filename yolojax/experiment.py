@@ -328,7 +328,7 @@ def build(
         # A class a picture needs no more than one row.
         many = most > 1 or not isinstance(model, Classifier)
         max_boxes = max(8, math.ceil(most / 8) * 8) if many else 1
-    check.note_cut_boxes(source, train.keep, max_boxes, train.report)
+    check.note_cut_boxes(train.source, train.keep, max_boxes, train.report)
     num_edges = pipeline.num_edges_of(train.source, train.keep)
     settings, more = memory.resolve_batch(
         {**settings, "batch_size": batch_size},
