@@ -130,6 +130,14 @@ def test_layers_come_in_the_published_order_and_the_head_last(name):
     assert set(found[-1]) == {f"head/{level}" for level in model.levels}
 
 
+def test_auxiliary_heads_are_in_the_last_layer():
+    names = ("auxiliary/head0", "head/linear", "backbone/stage3", "backbone/stem")
+    paths = dict.fromkeys(f"{name}/kernel" for name in names)
+    found = groups.layers(paths)
+    assert found[:-1] == [("backbone/stem",), ("backbone/stage3",)]
+    assert set(found[-1]) == {"auxiliary/head0", "head/linear"}
+
+
 def test_layers_of_an_unknown_kind_come_by_their_numbers():
     paths = dict.fromkeys(("body/block10/kernel", "body/block2/kernel", "head/x/bias"))
     assert groups.layers(paths) == [("body/block2",), ("body/block10",), ("head/x",)]

@@ -19,6 +19,9 @@ KINDS = ("bias", "kernel", "scale")
 # Parts of a network from the picture on.
 PARTS = ("backbone", "body", "neck", "head")
 
+# What counts as the last layer.
+_HEADS = ("head/", "auxiliary/")
+
 # How many paths a message lists.
 _SHOWN = 8
 
@@ -164,18 +167,18 @@ def layers(paths: Mapping[str, Any]) -> list[tuple[str, ...]]:
     number; YOLOv5's backbone by level (`down3`, `stage3`), with `stem` first and
     `pool` last; its neck from the coarsest level to the finest (`lateral5`,
     `top_down4`) and back (`down4`, `bottom_up4`). The head counts as one layer,
-    whatever its levels.
+    whatever its levels, together with a classifier's auxiliary heads.
 
     Args:
         paths: leaves by path.
 
     Returns:
-        The names of each layer; only the head's may be several.
+        The names of each layer; only the last, the head's, may be several.
     """
     names = dict.fromkeys("/".join(path.split("/")[:2]) for path in paths)
     ordered = sorted(names, key=_place)
-    body = [(name,) for name in ordered if not name.startswith("head/")]
-    head = tuple(name for name in ordered if name.startswith("head/"))
+    body = [(name,) for name in ordered if not name.startswith(_HEADS)]
+    head = tuple(name for name in ordered if name.startswith(_HEADS))
     return [*body, head] if head else body
 
 
