@@ -1,5 +1,6 @@
 """Cross-validation: folds in a config, their numbers together, whole runs."""
 
+import csv
 import json
 import math
 import signal
@@ -10,7 +11,16 @@ import pytest
 
 from tests.test_training import command, environment, run, write_config
 from tests.tiny import tiny_config
-from yolojax import crossvalidating, datasets, experiment, folding
+from yolojax import (
+    crossvalidating,
+    datasets,
+    experiment,
+    folding,
+    inference,
+    pooling,
+    settings,
+)
+from yolojax.engine import checkpoint
 from yolojax.engine.log import read_metrics
 
 
@@ -97,7 +107,7 @@ def test_mean_and_spread_are_over_the_folds_that_have_a_number():
         }
         for value in (0.2, 0.4, None)
     ]
-    numbers = [crossvalidating.numbers_in(m, ("cat",)) for m in metrics]
+    numbers = [crossvalidating.numbers_in(m) for m in metrics]
     assert list(numbers[0]) == ["mAP50", "small", "per_class/cat/AP"]
     found = crossvalidating.spread(numbers)
     assert found["mAP50"]["mean"] == pytest.approx(0.3)
@@ -105,18 +115,58 @@ def test_mean_and_spread_are_over_the_folds_that_have_a_number():
     assert found["mAP50"]["std"] == pytest.approx(math.sqrt(0.02))
     assert math.isnan(found["small"]["mean"]) and math.isnan(found["small"]["std"])
     assert math.isnan(crossvalidating.spread(numbers[:1])["mAP50"]["std"])
-    text = crossvalidating.format_spread(found, ("cat",)).splitlines()
+    text = crossvalidating.format_spread(found).splitlines()
     assert text[2].split() == ["mAP50", "0.3000", "0.1414", "0.2000", "0.4000", "-"]
     assert text[-3].split() == ["class", "AP", "mean", "std"]
     assert text[-1].split() == ["cat", "0.3000", "0.1414"]
 
 
-def test_measures_of_classes_in_a_list_go_by_name():
-    metrics = {"accuracy": 1.0, "per_class": [{"f1": 0.5}, {"f1": None}]}
-    found = crossvalidating.numbers_in(metrics, ("cat", "dog"))
-    assert found == {"accuracy": 1.0, "per_class/cat/f1": 0.5} | {
-        "per_class/dog/f1": pytest.approx(math.nan, nan_ok=True)
+def classified(**changes):
+    digits = {"source": "handwritten", "split": "test", "size": 32}
+    given = {
+        "image_size": (32, 32),
+        "batch_size": 64,
+        "model": {"name": "squeezenet1_1"},
+        "data__train": digits,
+        "data__val": {},
+        "augment__policy": (),
+        "loss__name": "cross_entropy",
     }
+    return tiny_config(**given | changes)
+
+
+def test_probabilities_of_all_folds_are_one_table_and_one_number(tmp_path):
+    several = [
+        crossvalidating.fold_settings(classified(), 2, i, "stratified") for i in (0, 1)
+    ]
+    source = datasets.open_source(several[0], "train")
+    model = experiment.make_model(several[0], source.class_names)
+    variables, runs, seen = model.init(0), [], []
+    for index, chosen in enumerate(several):
+        runs.append(crossvalidating.fold_directory(tmp_path, index))
+        settings.write_config(chosen, runs[-1])
+        settings.write_classes(source.class_names, range(10), runs[-1])
+        checkpoint.save_weights(runs[-1], variables)
+        loaded = inference.load(runs[-1])
+        pooling.predict_held_out(loaded, runs[-1], lambda *at: seen.append(at))
+    data = datasets.Data(source, np.arange(len(source)), source.report)
+    metrics, name = pooling.pool(data, runs, tmp_path)
+    assert name == "out_of_fold.csv"
+    with (tmp_path / name).open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["name", "label", "fold", *"0123456789"]
+    labels = [int(source[index].labels[0]) for index in range(len(source))]
+    assert [row[:2] for row in rows] == [
+        [f"handwritten test {index}", str(label)] for index, label in enumerate(labels)
+    ]
+    assert sum(row[2] == "1" for row in rows) == seen[-1][1] == seen[-1][0]
+    probabilities = np.array([row[3:] for row in rows], np.float64)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert metrics["accuracy"] == np.mean(probabilities.argmax(1) == labels)
+    with pytest.raises(ValueError, match="hold [0-9]+ pictures, but config.data.train"):
+        pooling.pool(
+            datasets.Data(source, data.keep[1:], source.report), runs, tmp_path
+        )
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ FLOORS = [
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
     {"evaluating"},
-    {"results", "souping", "embedding", "predicting", "ensembling"},
+    {"results", "souping", "embedding", "predicting", "ensembling", "pooling"},
     {"training", "converting"},
     {"crossvalidating"},
 ]

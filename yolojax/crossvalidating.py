@@ -7,9 +7,7 @@ evaluated, used and gone on with like any other.
 from __future__ import annotations
 
 import contextlib
-import csv
 import gc
-import io
 import json
 import math
 import os
@@ -21,36 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from yolojax import datasets, folding, inference, training
+from yolojax import datasets, inference, pooling, training
 from yolojax import settings as config
 from yolojax.automatic import as_begun
-from yolojax.data.sources.base import Source
-from yolojax.engine import classify, evaluate
 from yolojax.engine.log import write_json
 from yolojax.engine.progress import counter
-from yolojax.files import replace_text
-from yolojax.metrics.classification import (
-    class_metrics,
-    format_classes,
-    multi_label_metrics,
-)
-from yolojax.metrics.detection import (
-    GroundTruth,
-    aligned,
-    format_table,
-    jsonable,
-    shown_number,
-)
+from yolojax.metrics.detection import aligned, jsonable, shown_number
 from yolojax.trees import flatten
 
-# What a fold leaves: of a detector in the COCO results format, of a classifier a table.
-DETECTIONS, PROBABILITIES = "predictions.json", "out_of_fold.csv"
-# The columns before the probabilities.
-COLUMNS = ("name", "label", "fold")
 # The part of an evaluation with a row a class.
 PER_CLASS = "per_class"
+# What is no measure: how it was evaluated.
+CONDITIONS = ("evaluated", "threshold")
 
 
 def cross_validate(
@@ -115,29 +96,19 @@ def run_fold(settings: Mapping[str, Any], workdir: Path) -> int:
         See `training.train`.
     """
     if not _is_finished(settings, workdir):
-        for name in (DETECTIONS, PROBABILITIES):
+        for name in pooling.FILES:
             # Of weights that may now change.
             (workdir / name).unlink(missing_ok=True)
         if code := training.train(settings, workdir):
             return code
         # The parts of a run refer to each other; the next needs the devices' memory.
         gc.collect()
-    if any((workdir / name).exists() for name in (DETECTIONS, PROBABILITIES)):
+    if any((workdir / name).exists() for name in pooling.FILES):
         print(f"{workdir} is finished")
         return 0
-    loaded = inference.load(workdir)
-    source, fold = folding.open_evaluated(loaded.settings)
     with counter("pictures predicted") as progress:
-        if is_classified(source):
-            write_probabilities(loaded, source, fold, workdir / PROBABILITIES)
-        else:
-            inference.evaluate_detector(loaded, workdir, progress)
+        pooling.predict_held_out(inference.load(workdir), workdir, progress)
     return 0
-
-
-def is_classified(source: Source) -> bool:
-    """Whether a source has classes of pictures, not boxes."""
-    return hasattr(source, "multi_label")
 
 
 def _is_finished(settings: Mapping[str, Any], workdir: Path) -> bool:
@@ -179,45 +150,6 @@ def _ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def write_probabilities(
-    loaded: inference.Loaded, source: Any, fold: folding.Fold | None, path: Path
-) -> None:
-    """Write what a classifier says of the pictures that its fold held out.
-
-    Args:
-        loaded: the classifier.
-        source: that of the fold.
-        fold: None: all pictures, of fold 0.
-        path: gets a row a picture: name, label, fold, the probability of each class. Of
-            a multi-label source the labels are joined by semicolons.
-    """
-    data = datasets.look_at_pictures(loaded.settings, source)
-    data = folding.held_out_part(fold, data)
-    batches = datasets.make_eval_batches(
-        loaded.settings, data, stride=loaded.model.max_stride
-    )
-    step = classify.make_probability_step(
-        loaded.model,  # pyright: ignore[reportArgumentType]
-        loaded.mesh,
-        multi_label=source.multi_label,
-    )
-    places, probabilities = classify.predict_all(
-        step, loaded.variables, batches, mesh=loaded.mesh
-    )
-    if jax.process_index() > 0:
-        return
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*COLUMNS, *source.class_names])
-    for row in np.argsort(places, kind="stable").tolist():
-        example = source[int(places[row])]
-        label = ";".join(source.class_names[label] for label in example.labels)
-        # Nine digits tell all float32 apart.
-        numbers = [f"{value:.9g}" for value in probabilities[row].tolist()]
-        table.writerow([example.name, label, fold.index if fold else 0, *numbers])
-    replace_text(path, text.getvalue())
-
-
 def summarise(
     several: Sequence[Mapping[str, Any]], runs: Sequence[Path], workdir: Path
 ) -> None:
@@ -230,16 +162,14 @@ def summarise(
     """
     source = datasets.open_source(several[0], "train")
     found = [json.loads((run / "evaluation.json").read_text()) for run in runs]
-    names = source.class_names
-    numbers = spread([numbers_in(metrics, names) for metrics in found])
+    numbers = spread([numbers_in(metrics) for metrics in found])
     print(f"\nmean and spread over {len(runs)} folds:")
-    print(format_spread(numbers, names))
+    print(format_spread(numbers))
     print("\nall out-of-fold predictions together:")
     data = datasets.look_at_pictures(
         several[0], source, cache_path=runs[0] / "scan_train.json"
     )
-    pool = _pool_probabilities if is_classified(source) else _pool_detections
-    together, name = pool(data, runs, workdir)
+    together, name = pooling.pool(data, runs, workdir)
     write_json(
         workdir / "crossval.json",
         {
@@ -253,23 +183,16 @@ def summarise(
     print(f"written: {workdir / 'crossval.json'}, {workdir / name}")
 
 
-def numbers_in(
-    metrics: Mapping[str, Any], class_names: Sequence[str]
-) -> dict[str, float]:
+def numbers_in(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The measures of an evaluation by their path in it; counts are left out.
 
     Args:
         metrics: as in evaluation.json: measures are floats, or None where undefined.
-        class_names: by label, for measures of classes that stand in a list.
 
     Returns:
         As `published/mAP50`; NaN where undefined.
     """
-    per_class = metrics.get(PER_CLASS)
-    if isinstance(per_class, list):
-        named = dict(zip(class_names, per_class, strict=True))
-        metrics = {**metrics, PER_CLASS: named}
-    of_data = {key: value for key, value in metrics.items() if key != "evaluated"}
+    of_data = {key: value for key, value in metrics.items() if key not in CONDITIONS}
     return {
         path: math.nan if value is None else value
         for path, value in flatten(of_data).items()
@@ -301,87 +224,27 @@ def spread(folds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def format_spread(
-    numbers: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
-) -> str:
+def format_spread(numbers: Mapping[str, Mapping[str, Any]]) -> str:
     """The numbers of `spread` as text: a line each, then a line a class.
 
     Args:
         numbers: as `numbers_in` calls them; "-" is printed where one is undefined.
-        class_names: the classes to list.
     """
     count = max((len(row["folds"]) for row in numbers.values()), default=0)
     rows = [["", "mean", "std", *(f"fold {index}" for index in range(count))]]
+    classes: dict[str, dict[str, str]] = {}
     for name, row in numbers.items():
-        if PER_CLASS not in name.split("/"):
-            values = (row["mean"], row["std"], *row["folds"])
-            rows.append([name, *map(shown_number, values)])
+        values = [*map(shown_number, (row["mean"], row["std"], *row["folds"]))]
+        if name.startswith(f"{PER_CLASS}/"):
+            own, measure = name.rsplit("/", 1)
+            classes.setdefault(own, {})[measure] = "{:>6}  {:>6}".format(*values)
+        elif PER_CLASS not in name.split("/"):
+            rows.append([name, *values])
     lines = aligned(rows, "<" + ">" * (len(rows[0]) - 1))
-    prefixes = [f"{PER_CLASS}/{name}/" for name in class_names]
-    first = next(iter(prefixes), "")
-    measures = [n.removeprefix(first) for n in numbers if first and n.startswith(first)]
-    if not measures:
-        return "\n".join(lines)
+    measures = list(dict.fromkeys(m for row in classes.values() for m in row))
     rows = [["class", *(f"{measure} mean std" for measure in measures)]]
-    for name, prefix in zip(class_names, prefixes, strict=True):
-        cells = [numbers[prefix + measure] for measure in measures]
-        pairs = [(shown_number(c["mean"]), shown_number(c["std"])) for c in cells]
-        rows.append([name, *map("{0[0]:>6}  {0[1]:>6}".format, pairs)])
-    return "\n".join([*lines, "", *aligned(rows, "<" + ">" * len(measures))])
-
-
-def _pool_detections(
-    data: datasets.Data, runs: Sequence[Path], workdir: Path
-) -> tuple[dict[str, Any], str]:
-    """The COCO numbers of all detections, which are written into one file."""
-    truth = GroundTruth.from_source(data.source, data.keep)
-    rows = [row for run in runs for row in json.loads((run / DETECTIONS).read_text())]
-    place = {int(number): row for row, number in enumerate(truth.image_ids)}
-    rows.sort(key=lambda row: place.get(row["image_id"], len(place)))
-    metrics = evaluate.numbers_of(truth, rows)
-    print(format_table(metrics, data.source.class_names))
-    write_json(workdir / DETECTIONS, rows)
-    return metrics, DETECTIONS
-
-
-def _pool_probabilities(
-    data: datasets.Data, runs: Sequence[Path], workdir: Path
-) -> tuple[dict[str, Any], str]:
-    """The numbers of all probabilities, which are written into one file."""
-    names, label_sets = [], []
-    for index in data.keep.tolist():
-        example = data.source[index]
-        names.append(example.name)
-        label_sets.append(example.labels)
-    tables = [_read_probabilities(run / PROBABILITIES) for run in runs]
-    rows = {row[0]: row for _, table in tables for row in table}
-    if sorted(rows) != sorted(names):
-        raise ValueError(
-            f"{workdir}: the folds hold {len(rows)} pictures, but config.data.train "
-            f"has {len(names)}: have the data changed? Take a new --workdir"
-        )
-    ordered = [rows[name] for name in names]
-    probabilities = np.array(
-        [[float(value) for value in row[len(COLUMNS) :]] for row in ordered]
-    )
-    classes = len(data.source.class_names)
-    if data.source.multi_label:
-        targets = np.zeros((len(names), classes), bool)
-        for row, labels in enumerate(label_sets):
-            targets[row, labels] = True
-        metrics = multi_label_metrics(probabilities, targets)
-    else:
-        single = [int(labels[0]) if len(labels) else -1 for labels in label_sets]
-        metrics = class_metrics(probabilities, np.array(single))
-    print(format_classes(metrics, data.source.class_names))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([tables[0][0], *ordered])
-    replace_text(workdir / PROBABILITIES, text.getvalue())
-    return metrics, PROBABILITIES
-
-
-def _read_probabilities(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of a table that `write_probabilities` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    return header, rows
+    for name, row in classes.items():
+        cells = [row.get(measure, "") for measure in measures]
+        rows.append([name.removeprefix(f"{PER_CLASS}/"), *cells])
+    more = ["", *aligned(rows, "<" + ">" * len(measures))] if classes else []
+    return "\n".join([*lines, *more])

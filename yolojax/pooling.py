@@ -1,0 +1,130 @@
+"""What the folds of a cross-validation predict on pictures that they did not train on.
+
+Of a detector in the COCO results format; of a classifier a table with a row a picture:
+name, label, fold, and the probability of each class.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from yolojax import class_report, folding, inference
+from yolojax.datasets import Data, look_at_pictures, make_eval_batches
+from yolojax.engine import classify, evaluate
+from yolojax.engine.log import write_json
+from yolojax.files import replace_text
+from yolojax.inference import Loaded
+from yolojax.metrics.classification import format_classes
+from yolojax.metrics.detection import GroundTruth, format_table
+from yolojax.models.classifier import Classifier
+
+DETECTIONS, PROBABILITIES = FILES = ("predictions.json", "out_of_fold.csv")
+# The columns before the probabilities.
+COLUMNS = ("name", "label", "fold")
+
+
+def predict_held_out(
+    loaded: Loaded, workdir: Path, progress: Callable[[int, int], None]
+) -> None:
+    """Write what a fold's network says of the pictures that the fold held out.
+
+    Args:
+        loaded: the network.
+        workdir: gets one of `FILES`.
+        progress: `progress(done, total)` in pictures.
+    """
+    if not isinstance(loaded.model, Classifier):
+        inference.evaluate_detector(loaded, workdir, progress)
+        return
+    source, fold = folding.open_evaluated(loaded.settings)
+    data = look_at_pictures(loaded.settings, source)
+    data = folding.held_out_part(fold, data)
+    batches = make_eval_batches(loaded.settings, data, stride=loaded.model.max_stride)
+    step = classify.make_probability_step(
+        loaded.model, loaded.mesh, multi_label=source.multi_label
+    )
+    places, probabilities = classify.predict_all(
+        step,
+        loaded.variables,
+        batches,
+        mesh=loaded.mesh,
+        progress=lambda done: progress(done, len(data.keep)),
+    )
+    if jax.process_index() > 0:
+        return
+    rows = [[*COLUMNS, *source.class_names]]
+    for row in np.argsort(places, kind="stable").tolist():
+        example = source[int(places[row])]
+        label = ";".join(source.class_names[label] for label in example.labels)
+        # Nine digits tell all float32 apart.
+        numbers = [f"{value:.9g}" for value in probabilities[row].tolist()]
+        rows.append([example.name, label, str(fold.index if fold else 0), *numbers])
+    _write_table(workdir / PROBABILITIES, rows)
+
+
+def pool(data: Data, runs: Sequence[Path], workdir: Path) -> tuple[dict[str, Any], str]:
+    """Put the predictions of all folds into one file, and print their numbers.
+
+    Args:
+        data: the pictures of all folds.
+        runs: the directory of each fold.
+        workdir: gets one of `FILES`.
+
+    Returns:
+        The numbers, and the file's name.
+
+    Raises:
+        ValueError: the folds have predicted other pictures than these.
+    """
+    if (runs[0] / PROBABILITIES).exists():
+        return _pool_probabilities(data, runs, workdir)
+    truth = GroundTruth.from_source(data.source, data.keep)
+    rows = [row for run in runs for row in json.loads((run / DETECTIONS).read_text())]
+    place = {int(number): row for row, number in enumerate(truth.image_ids)}
+    # Stable: within a picture the best stay first.
+    rows.sort(key=lambda row: place.get(row["image_id"], len(place)))
+    metrics = evaluate.numbers_of(truth, rows)
+    print(format_table(metrics, data.source.class_names))
+    write_json(workdir / DETECTIONS, rows)
+    return metrics, DETECTIONS
+
+
+def _pool_probabilities(
+    data: Data, runs: Sequence[Path], workdir: Path
+) -> tuple[dict[str, Any], str]:
+    tables = [_read_table(run / PROBABILITIES) for run in runs]
+    rows = {row[0]: row for table in tables for row in table[1:]}
+    names = [data.source[index].name for index in data.keep.tolist()]
+    if sorted(rows) != sorted(names):
+        raise ValueError(
+            f"{workdir}: the folds hold {len(rows)} pictures, but config.data.train "
+            f"has {len(names)}: have the data changed? Take a new --workdir"
+        )
+    ordered = [rows[name] for name in names]
+    probabilities = np.array(
+        [[float(value) for value in row[len(COLUMNS) :]] for row in ordered]
+    )
+    metrics = class_report.report_numbers(probabilities, data.source, data.keep)
+    print(format_classes(metrics, data.source.class_names))
+    _write_table(workdir / PROBABILITIES, [tables[0][0], *ordered])
+    return metrics, PROBABILITIES
+
+
+def _write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    replace_text(path, text.getvalue())
+
+
+def _read_table(path: Path) -> list[list[str]]:
+    """The header and the rows."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
