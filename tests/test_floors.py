@@ -26,8 +26,10 @@ FLOORS = [
     {"experiment", "exporters", "tuning"},
     {"inference", "sizing", "previewing", "scheduling", "finding_lr", "averaging"},
     {"evaluating"},
-    {"results", "souping", "embedding", "predicting", "ensembling", "pooling"},
-    {"training", "converting"},
+    {"results", "souping", "embedding", "ensembling", "pooling"},
+    {"training", "converting", "classifying"},
+    {"class_predictions"},
+    {"predicting"},
     {"crossvalidating"},
 ]
 ENTRIES = len(FLOORS)

@@ -12,10 +12,11 @@ from yolojax.data.decode import decode_image
 from yolojax.data.sources.base import Source
 from yolojax.engine.log import write_json
 from yolojax.metrics import classification as numbers
+from yolojax.records import Example
 from yolojax.vis import mistakes
 from yolojax.vis.classification import plot_classes, plot_reliability
 from yolojax.vis.confusion import confused_pairs, plot_confusion
-from yolojax.vis.draw import save_image
+from yolojax.vis.draw import contact_sheet, fit_into, save_image
 from yolojax.vis.pictures import Pictures, plot_pictures
 
 # Pairs and mistakes that are drawn, and pairs that evaluation.json lists.
@@ -128,6 +129,41 @@ def draw_data(
         )
     plot_pictures(found, class_names, output / "plots" / "labels.png")
     return "plots/labels.png: classes and sizes of the pictures"
+
+
+def draw_losses(
+    examples: Sequence[Example],
+    losses: Sequence[float],
+    class_names: Sequence[str],
+    output: Path,
+) -> None:
+    """Draw training pictures by their losses, and list them.
+
+    Args:
+        examples: the pictures, the worst first.
+        losses: of each.
+        class_names: names by label.
+        output: gets plots/worst.png and worst.json.
+    """
+    named = ["+".join(class_names[i] for i in e.labels.tolist()) for e in examples]
+    cell = mistakes.CELL
+    sheet = contact_sheet(
+        [
+            fit_into(decode_image(e.image, min_size=mistakes.CELL), cell)
+            for e in examples
+        ],
+        6,
+        cell_size=cell,
+        captions=[
+            f"{loss:.3g}  {name}" for loss, name in zip(losses, named, strict=True)
+        ],
+    )
+    save_image(output / "plots" / "worst.png", sheet)
+    rows = [
+        {"name": e.name, "image_id": e.image_id, "loss": loss, "labels": name}
+        for e, loss, name in zip(examples, losses, named, strict=True)
+    ]
+    write_json(output / "worst.json", rows)
 
 
 class _Judged(NamedTuple):

@@ -64,6 +64,11 @@ def make_model(
     if name in CLASSIFIERS:
         classifier = build_classifier(name, **common, **arguments)
         classifier.check_size(size)
+        if settings["evaluate"]["letterbox"] != "square":
+            raise ValueError(
+                "config.evaluate.letterbox must be 'square' for classifiers, whose "
+                "pictures all have config.image_size"
+            )
         return classifier
     model = build_model(name, **common, **arguments)
     stride = model.max_stride

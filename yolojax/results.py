@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import class_report, datasets, inference, objectives
+from yolojax import class_report, datasets, evaluating, inference, objectives
 from yolojax.data.decode import decode_image
 from yolojax.datasets import Data
 from yolojax.engine import evaluate, loop, verdict
@@ -19,6 +19,7 @@ from yolojax.experiment import Experiment
 from yolojax.inference import Loaded, Predictor
 from yolojax.losses.weights import count_classes
 from yolojax.metrics.detection import format_table, jsonable
+from yolojax.models.classifier import Classifier
 from yolojax.vis import draw, plots, results
 from yolojax.vis.cells import draw_cell
 
@@ -50,18 +51,24 @@ def finish(
         minutes: what it took.
     """
     final: dict[str, Any] = {}
+    drawn: list[str] = []
+    classifies = isinstance(run.model, Classifier)
     # Not the last state but the checkpoint that is handed on.
     loaded = inference.load(workdir)
     if run.val is not None and evaluation is not None:
-        final = evaluation(loaded.variables)
         which = " (SWA)" if outcome.book.best_weights == "swa" else ""
         print(f"\nbest weights (step {loaded.step}{which}) on val:")
-        print(format_table(final, run.val.source.class_names))
+        if classifies:
+            final, drawn = _judge_classifier(run, loaded, workdir)
+        else:
+            final, drawn = evaluation(loaded.variables), ["evaluation.json"]
+            print(format_table(final, run.val.source.class_names))
     if jax.process_index() > 0:
         return
-    if final:
+    if final and not classifies:
         write_json(workdir / "evaluation.json", jsonable(final))
-    drawn = draw_pictures(run, loaded, pictures, workdir)
+    show = draw_classified if classifies else draw_pictures
+    drawn = drawn + show(run, loaded, pictures, workdir)
     found = verdict_of(workdir)
     results.plot_results(workdir / "metrics.csv", workdir / "plots" / "results.png")
     log.write_summary(
@@ -84,7 +91,7 @@ def finish(
     print(f"\n{found.text()}")
     print(f"\nfinished in {minutes:.1f} minutes. Results in {workdir}:")
     print("  summary.json, metrics.csv, plots/results.png")
-    for line in (["evaluation.json"] if final else []) + drawn:
+    for line in drawn:
         print(f"  {line}")
     if outcome.book.boxes_cut:
         print(
@@ -97,8 +104,49 @@ def finish(
 
 def verdict_of(workdir: Path) -> verdict.Verdict:
     """The verdict on the run's metrics.csv."""
-    curves = verdict.curves_of(read_metrics(workdir), "val/mAP50_95")
-    return verdict.judge_curves(*curves)
+    rows = read_metrics(workdir)
+    names = ("val/mAP50_95", "val/mean_average_precision", "val/accuracy")
+    name = next((n for n in names if any(n in row for row in rows)), names[0])
+    return verdict.judge_curves(*verdict.curves_of(rows, name))
+
+
+def _judge_classifier(
+    run: Experiment, loaded: Loaded, workdir: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """The numbers of a classifier on val, printed and written with pictures."""
+    assert run.val is not None
+    return evaluating.evaluate_classifier(
+        run.settings,
+        run.model,
+        run.mesh,
+        run.val,
+        loaded.variables,
+        loaded.class_names,
+        workdir,
+    )
+
+
+def draw_classified(
+    run: Experiment, loaded: Loaded, pictures: PictureLosses, workdir: Path
+) -> list[str]:
+    """Draw the training pictures that a classifier fails on; a line about each file."""
+    count = run.settings["log"]["worst"]
+    if not count:
+        return []
+    pictures = final_losses(run, loaded, pictures)
+    worst = pictures.worst(count, run.train.keep)
+    if not worst:
+        return []
+    class_report.draw_losses(
+        [run.train.source[index] for index in worst],
+        [float(pictures.last[index]) for index in worst],
+        loaded.class_names,
+        workdir,
+    )
+    return [
+        "plots/worst.png, worst.json: training pictures with the highest loss; look "
+        "for wrong labels there"
+    ]
 
 
 def loss_of(run: Experiment) -> Any:

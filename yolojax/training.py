@@ -13,7 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import averaging, control, datasets, experiment, results, unlabelled
+from yolojax import (
+    averaging,
+    control,
+    datasets,
+    evaluating,
+    experiment,
+    results,
+    unlabelled,
+)
 from yolojax import settings as config
 from yolojax.engine import (
     checkpoint,
@@ -26,12 +34,10 @@ from yolojax.engine.book import Bookkeeping
 from yolojax.engine.log import RunLog
 from yolojax.engine.pictures import PictureLosses
 from yolojax.engine.progress import Progress, counter
+from yolojax.evaluating import Evaluation
 from yolojax.experiment import Experiment
-from yolojax.metrics.detection import GroundTruth
+from yolojax.objectives import noun_of
 from yolojax.records import TrainState
-
-Evaluation = Callable[[Any], dict[str, Any]]
-
 
 _MORE = {
     "steps": "for more, raise config.epochs",
@@ -92,7 +98,7 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         feed.fill(progress)
     book_before = book.seconds
     start, writes = int(state.step), jax.process_index() == 0
-    evaluation, val_loss = make_evaluation(run), make_val_loss(run)
+    evaluation, val_loss = evaluation_of(run), make_val_loss(run)
     refresh = unlabelled.make_refresh(settings, run.model, run.mesh, run.train, batches)
     average = averaging.make_average(run, state, feed)
     state = state._replace(swa=())
@@ -182,8 +188,8 @@ def describe(run: Experiment) -> None:
     if plan := stages.describe(run.stages, run.model.shapes()["params"]):
         print(plan)
     print(
-        f"{run.steps_per_epoch} steps an epoch, {run.total_steps} in all; "
-        f"up to {run.max_boxes} boxes a picture",
+        f"{run.steps_per_epoch} steps an epoch, {run.total_steps} in all"
+        + f"; up to {run.max_boxes} boxes a picture" * (run.max_boxes > 1),
         flush=True,
     )
     batches = round(run.settings["optim"]["nominal_batch"] / run.settings["batch_size"])
@@ -192,6 +198,14 @@ def describe(run: Experiment) -> None:
             f"the optimiser sums {batches} steps after its warm-up, more than the run "
             f"has: lower config.optim.nominal_batch, or raise config.epochs"
         )
+
+
+def _labels(data: datasets.Data) -> str:
+    """How many labels there are, for the user."""
+    count = sum(len(data.source[i].labels) for i in data.keep.tolist())
+    if noun_of(data.source) == "box":
+        return f"{count} boxes"
+    return f"{count} labels of {len(data.source.class_names)} classes"
 
 
 def make_plan(run: Experiment) -> loop.Plan:
@@ -209,30 +223,11 @@ def make_plan(run: Experiment) -> loop.Plan:
     )
 
 
-def make_evaluation(run: Experiment) -> Evaluation | None:
-    """A function from variables to their COCO numbers on val; compiles once."""
+def evaluation_of(run: Experiment) -> Evaluation | None:
+    """A function from variables to their numbers on val, if there is one."""
     if run.val is None:
         return None
-    predict = experiment.make_predict(run.settings, run.model, run.mesh)
-    batches = datasets.make_eval_batches(
-        run.settings, run.val, stride=run.model.max_stride
-    )
-    data = run.val
-    truth = GroundTruth.from_source(data.source, data.keep)
-
-    def evaluation(variables: Any) -> dict[str, Any]:
-        metrics, _ = evaluate.evaluate(
-            predict,
-            variables,
-            batches,
-            data.source,
-            data.keep,
-            mesh=run.mesh,
-            ground_truth=truth,
-        )
-        return metrics
-
-    return evaluation
+    return evaluating.make_evaluation(run.settings, run.model, run.mesh, run.val)
 
 
 def make_val_loss(run: Experiment) -> Callable[[Any], float]:

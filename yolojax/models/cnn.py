@@ -39,6 +39,8 @@ class CnnSpec:
 
 CNN = {
     "cnn11": CnnSpec(channels=(64, 128, 256, 512, 512), hidden=(1024, 512), pooled=4),
+    # Not published: for small pictures.
+    "cnn5": CnnSpec(channels=(32, 64, 128), hidden=(128,), pooled=2),
 }
 
 

@@ -201,7 +201,8 @@ def _is_part(name: str) -> bool:
 
 
 def _is_precision(name: str) -> bool:
-    return name.endswith(("mAP50", "mAP50_95"))
+    scores = ("mAP50", "mAP50_95", "accuracy", "mean_average_precision")
+    return name.endswith(scores)
 
 
 def _is_metric(name: str) -> bool:
