@@ -145,7 +145,7 @@ def draw_losses(
         class_names: names by label.
         output: gets plots/worst.png and worst.json.
     """
-    named = ["+".join(class_names[i] for i in e.labels.tolist()) for e in examples]
+    named = ["+".join(class_names[int(i)] for i in e.labels) for e in examples]
     cell = mistakes.CELL
     sheet = contact_sheet(
         [
