@@ -16,6 +16,10 @@ from yolojax.engine.log import read_metrics
     [
         ({"swa__epochs": 2}, "config.swa.epochs is 2, but .* has 2 epochs"),
         ({"swa__epochs": 3, "stages": ({"epochs": 9}, {"epochs": 3})}, "3 epochs"),
+        (
+            {"epochs": 5, "swa__epochs": 2, "optim__name": "schedule_free_adamw"},
+            "config.swa.epochs does not go with schedule_free_adamw",
+        ),
         ({"ema__name": "no"}, "config.ema.name.*Choices: constant, none, ramp"),
         ({"checkpoint__best": "mAP5"}, "config.checkpoint.best.*'mAP5'"),
         (
@@ -27,6 +31,15 @@ from yolojax.engine.log import read_metrics
 def test_settings_that_cannot_be_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         control.check(tiny_config(**changes))
+
+
+def test_what_has_no_effect_is_told():
+    assert control.notes(tiny_config(augment__close_mosaic_epochs=1)) == ()
+    free = tiny_config(optim__name="schedule_free_sgd", optim__schedule="linear")
+    (line,) = control.notes(free)
+    assert "'linear' lowers the rate of schedule_free_sgd" in line
+    (line,) = control.notes(tiny_config(augment__close_mosaic_epochs=2))
+    assert "close_mosaic_epochs is 2 and the run has 2 epochs: none of them" in line
 
 
 @pytest.mark.slow

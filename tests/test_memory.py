@@ -37,7 +37,7 @@ def test_the_largest_fitting_batch_is_found_exactly_on_a_line(devices, budget):
         measured.append(batch)
         return 100 + 2 * batch / devices
 
-    found = choose_batch(measure, budget=budget, devices=devices)
+    found = choose_batch(measure, budget=budget, devices=devices, most=9999)
     assert found.batch_size == (budget - 100) // 2 * devices
     assert found.num_bytes == 100 + found.batch_size / devices * 2 <= budget
     assert len(set(measured)) == len(measured) <= 3
@@ -64,6 +64,12 @@ def test_a_batch_has_no_more_pictures_than_there_are():
         assert choose_batch(measure, budget=1e9, most=most).batch_size == most
     # Memory that does not depend on the batch gives no slope.
     assert choose_batch(lambda batch: 7.0, budget=100, most=50).batch_size == 50
+
+
+def test_where_the_data_are_not_read_a_batch_has_an_end():
+    for devices in (1, 2):
+        found = choose_batch(lambda batch: 7.0, budget=1e9, devices=devices)
+        assert found.batch_size == 1024 * devices
 
 
 def test_what_only_fits_in_small_is_interpolated_from_one_picture():

@@ -1,13 +1,15 @@
 """Pictures of a step's samples, and what is said of them."""
 
 import re
+import types
 
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from tests.tiny import tiny_config
-from yolojax import previewing
+from yolojax import command, preview, previewing
 
 POLICY = (
     dict(name="mosaic", probability=0.5),
@@ -24,6 +26,15 @@ def boxes_of(lines):
     """The boxes that the text lists, by class."""
     found = [line.split() for line in lines if line.startswith("box ")]
     return sorted((name.rstrip(":"), *map(float, sides)) for _, name, *sides in found)
+
+
+def test_a_sample_alone_and_each_augmentation_are_two_pictures(monkeypatch):
+    given = types.SimpleNamespace(
+        config=ConfigDict(config()), output="x.png", step=0, each=True, index=3
+    )
+    monkeypatch.setattr(command, "FLAGS", given)
+    with pytest.raises(ValueError, match="--each draws no single sample"):
+        preview.main()
 
 
 @pytest.mark.parametrize("cache, devices, index", [("none", 1, 1), ("device", 2, 6)])

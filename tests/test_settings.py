@@ -23,7 +23,11 @@ def test_what_is_left_out_is_taken_from_the_defaults():
         ({"epochs": "2"}, "config.epochs must be a int"),
         ({"epochs": True}, "config.epochs must be a int"),
         ({"data": {"strict": 1}}, "config.data.strict must be a bool"),
-        ({"ema": 3}, "config.ema must be a dict"),
+        ({"ema": 3}, "config.ema must be a dict, not 3$"),
+        (
+            {"data": {"val": None}},
+            r"data.val must be a dict, not None; for none: c.data.val = ConfigDict\(\)",
+        ),
         ({"optim": {"learning_rate": -5.0}}, "learning_rate must be at least 0, not"),
         (
             {"evaluate": {"iou_threshold": 3}},

@@ -68,6 +68,12 @@ def test_soups_that_cannot_be_are_refused(runs, tmp_path):
     paths = [str(runs / "0"), str(runs / "1")]
     with pytest.raises(ValueError, match="two checkpoints or more, found 1"):
         souping.make_soup(runs / "0", tmp_path / "a")
+    with pytest.raises(ValueError, match="is no run's directory: no .*checkpoints"):
+        souping.make_soup(tmp_path / "none", tmp_path / "a")
+    step = next((runs / "0" / "checkpoints").iterdir()).name
+    for name in ("7777", str(tmp_path / "other")):
+        with pytest.raises(ValueError, match=f"there is no .*{name}.*has .* {step}"):
+            souping.make_soup(runs / "0", tmp_path / "a", checkpoints=[step, name])
     with pytest.raises(ValueError, match="greedy soup needs config.data.val"):
         souping.make_soup(runs / "0", tmp_path / "a", checkpoints=paths)
     with pytest.raises(ValueError, match="greedy or uniform, not 'best'"):

@@ -18,13 +18,36 @@ def check(settings: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: an unknown metric or average, a metric without anything to evaluate
-            it on, or more averaged epochs than there are.
+            it on, more averaged epochs than there are, or the mean of an average.
     """
     make_judges(settings)
     make_decay(settings)
     last = [s for s in settings["stages"][-1:] if isinstance(s, Mapping)]
     epochs = last[0].get("epochs", 0) if last else settings["epochs"]
     swa.check_epochs(settings["swa"]["epochs"], epochs)
+    name = settings["optim"]["name"]
+    if settings["swa"]["epochs"] and name.startswith("schedule_free"):
+        raise ValueError(
+            f"config.swa.epochs does not go with {name}, which is an average of its "
+            "own steps already"
+        )
+
+
+def notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the config says without an effect, or against itself; a line each."""
+    found, optim, augment = [], settings["optim"], settings["augment"]
+    if optim["name"].startswith("schedule_free") and optim["schedule"] != "constant":
+        found.append(
+            f"config.optim.schedule {optim['schedule']!r} lowers the rate of "
+            f"{optim['name']}, whose average stands in for a schedule: take 'constant'"
+        )
+    closed, epochs = augment["close_mosaic_epochs"], settings["epochs"]
+    if closed >= epochs and augment["policy"]:
+        found.append(
+            f"config.augment.close_mosaic_epochs is {closed} and the run has {epochs} "
+            "epochs: none of them mixes pictures"
+        )
+    return tuple(found)
 
 
 def num_epochs(settings: Mapping[str, Any]) -> int:

@@ -370,6 +370,9 @@ def build(
         )
         for index in range(len(plan))
     )
+    own = control.notes(settings)
+    if settings["augment"]["multi_scale"]:
+        own += (scales.describe_sizes(sorted(steps), model.max_stride),)
     return Experiment(
         settings=settings,
         image_size=size,
@@ -385,7 +388,7 @@ def build(
         optimizer=optimizer,
         steps=steps,
         start=start,
-        notes=(*((fold.note,) if fold else ()), *notes, *more),
+        notes=(*own, *((fold.note,) if fold else ()), *notes, *more),
         stages=plan,
         later=tuple(later),
     )

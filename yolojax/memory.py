@@ -26,6 +26,8 @@ _MIB = 2**20
 # Pictures a device of the two small steps that the slope is read from. With fewer, what
 # does not depend on the batch is the larger part and the slope comes out too small.
 _FIRST, _SECOND = 4, 8
+# Pictures a device, at most, where it is not known how many there are.
+_MOST = 1024
 # Without accelerators: the libraries that compute on a CPU take memory that no compiler
 # counts, 14 to 28 % more in steps of a yolov5n.
 _HOST_SHARE = 0.8
@@ -180,12 +182,12 @@ def choose_batch(
         measure: from a batch over all devices to the bytes that a device needs.
         budget: bytes that a device may give.
         devices: the batch is a multiple of it.
-        most: pictures that there are; None: no limit.
+        most: pictures that there are; None: that is not known.
 
     Raises:
         ValueError: one picture a device does not fit.
     """
-    limit = max(1, most // devices) if most is not None else 2**20
+    limit = max(1, most // devices) if most is not None else _MOST
     needs: dict[int, float] = {}
 
     def need(each: int) -> float:
@@ -275,6 +277,8 @@ def resolve_batch(
     settings = {**settings, "batch_size": size}
     whole = epoch_length is not None and size + devices > epoch_length
     why = ", all pictures of an epoch" * whole
+    if epoch_length is None and size == _MOST * devices:
+        why = ", the most that is tried where the data are not read"
     lines = [
         f"config.batch_size = {size} (auto{why}): a step needs about "
         f"{chosen.num_bytes / _MIB:,.0f} MiB"

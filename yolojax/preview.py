@@ -26,6 +26,8 @@ def main() -> int:
 
     chosen = settings.complete(command.FLAGS.config.to_dict())
     path, step = Path(command.FLAGS.output), command.FLAGS.step
+    if command.FLAGS.each and command.FLAGS.index is not None:
+        raise ValueError("--each draws no single sample: give it or --index, not both")
     if command.FLAGS.each:
         with counter("augmentations") as progress:
             count = previewing.draw_each(chosen, path, step=step, progress=progress)

@@ -252,7 +252,8 @@ def _merge(target: dict[str, Any], given: Mapping[str, Any], prefix: str) -> Non
         default = target[key]
         if isinstance(default, dict):
             if not isinstance(value, Mapping):
-                raise ValueError(f"config.{path} must be a dict, not {value!r}")
+                none = f"; for none: c.{path} = ConfigDict()" if path in OPEN else ""
+                raise ValueError(f"config.{path} must be a dict, not {value!r}{none}")
             if path in OPEN:
                 target[key] = _plain(value)
             else:

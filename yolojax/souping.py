@@ -153,11 +153,18 @@ def make_soup(
 
 def _paths(workdir: Path, checkpoints: Sequence[str]) -> list[Path]:
     folder = workdir / checkpoint.FOLDER
+    if not folder.is_dir():
+        raise ValueError(f"--workdir {workdir} is no run's directory: no {folder}")
+    found = [path for path in folder.glob("*") if path.name.isdigit()]
+    paths = sorted(found, key=lambda path: int(path.name))
     if checkpoints:
+        kept = ", ".join(path.name for path in paths)
         paths = [folder / n if n.isdigit() else Path(n) for n in checkpoints]
-    else:
-        found = [p for p in folder.glob("*") if p.name.isdigit()]
-        paths = sorted(found, key=lambda path: int(path.name))
+        for path in paths:
+            if not path.exists():
+                raise ValueError(
+                    f"--checkpoints: there is no {path}. {workdir} has the steps {kept}"
+                )
     if len(paths) < 2:
         raise ValueError(
             f"a soup needs two checkpoints or more, found {len(paths)} in {folder}. "

@@ -74,7 +74,9 @@ def test_what_is_told_is_near_what_a_full_cache_takes():
 def test_a_cache_that_memory_cannot_hold_is_refused_with_both_figures(monkeypatch):
     source = DigitsSource(length=50)
     monkeypatch.setattr(room, "available_bytes", lambda: 100_000)
-    message = r"for 50 pictures at 64x64 will take about 0\.\d MiB; 0\.1 MiB are free"
+    message = (
+        r"for 50 pictures at 64x64 will take about 0\.\d MiB; 100,000 bytes are free"
+    )
     with pytest.raises(ValueError, match=message):
         room.CACHES["encoded"](source, range(50), (64, 64), NO_LIMIT)
     # A part of them fits, if that is what the user wants.
@@ -89,7 +91,7 @@ def test_a_cache_that_the_disk_cannot_hold_is_refused_with_both_figures(
 ):
     usage = type("Usage", (), {"free": 10_000})
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ValueError, match="MiB; 0.0 MiB are free.*cache_dir"):
+    with pytest.raises(ValueError, match="; 10,000 bytes are free.*cache_dir"):
         room.CACHES["disk"](files, range(12), SIZE, Room(folder=str(tmp_path / "c")))
 
 

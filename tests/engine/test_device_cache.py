@@ -245,7 +245,9 @@ def test_the_need_is_told_and_refused_with_both_figures(monkeypatch):
     cache_of(run)
     with pytest.raises(ValueError, match="1.0 MiB are needed for a step: it does not"):
         cache_of(run, step_bytes=2**20)
-    with pytest.raises(ValueError, match="cache_bytes allows 0.1 MiB: it does not fit"):
+    with pytest.raises(
+        ValueError, match="_bytes allows 100,000 bytes: it does not fit"
+    ):
         cache_of(run, budget=100_000)
 
 

@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
 
-from yolojax.engine.scales import size_of_step, training_sizes
+from yolojax.engine.scales import describe_sizes, size_of_step, training_sizes
 
 
 def test_sizes_are_multiples_of_the_stride_and_different():
     sizes = training_sizes((640, 480), (0.5, 0.75, 1.0, 0.51, 1.4), 32)
     assert sizes == ((320, 256), (480, 352), (640, 480), (896, 672))
+
+
+def test_what_factors_became_is_told():
+    sizes = training_sizes((100, 64), (0.5, 1.0), 32)
+    assert "one of 64x32, 96x64 px (height x width; mul" in describe_sizes(sizes, 32)
 
 
 def test_without_factors_the_size_stays():

@@ -108,8 +108,14 @@ def test_the_plan_is_shown_where_there_is_one():
         (dict(), r"config.stages\[1\] needs epochs"),
         (dict(epochs=1, freez={}), r"\[1\] has an unknown key 'freez'. Did you mean"),
         (dict(epochs=0), r"\[1\].epochs must be a whole number, at least 1, not 0"),
-        (dict(epochs=1, data_fraction=2), r"data_fraction must be a number, from 0 to"),
-        (dict(epochs=1, lr_scale=0), r"config.stages\[1\].lr_scale must be above 0"),
+        (
+            dict(epochs=1, data_fraction=2),
+            r"fraction must be a number, above 0, at most 1, not 2",
+        ),
+        (
+            dict(epochs=1, lr_scale=0),
+            r"config.stages\[1\].lr_scale must be a number, above 0, ",
+        ),
         (
             dict(epochs=1, freeze=dict(layer=1)),
             r"\[1\].freeze has an unknown key 'layer'. Did you mean 'layers'",

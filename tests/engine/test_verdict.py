@@ -55,6 +55,20 @@ def test_the_training_loss_is_the_mean_since_the_last_evaluation():
     assert np.isnan(metric[1])
 
 
+def test_epochs_without_a_row_of_the_log_count_by_their_means():
+    rows = [
+        {"step": 3, "epoch_loss": 3.0, "val/loss": 2.5},
+        {"step": 5, "loss": 9.0},
+        {"step": 6, "epoch_loss": 2.0},
+        {"step": 9, "epoch_loss": 1.0, "val/loss": 1.5},
+        {"step": 10, "loss": 0.5, "val/loss": 1.25},
+        {"step": 11, "val/loss": 1.25},
+    ]
+    train, val, _ = verdict.curves_of(rows)
+    np.testing.assert_array_equal(train, [3.0, 1.5, 0.5, np.nan])
+    assert val == [2.5, 1.5, 1.25, 1.25]
+
+
 def test_curves_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="lengths differ: 2 train, 3 val"):
         verdict.judge_curves([1, 2], [1, 2, 3])

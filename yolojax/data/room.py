@@ -151,7 +151,7 @@ def _disk_cache(
         note = _check_room(
             f"cache 'disk' in {folder} has {len(keep) - len(missing)} of {len(keep)} "
             f"pictures at {image_size[0]}x{image_size[1]}"
-            + f" (others of {_mib(gone)} went)"
+            + f" (others of {readable(gone)} went)"
             * (gone > 0),
             need,
             shutil.disk_usage(folder).free,
@@ -183,7 +183,7 @@ def _check_room(
     """
     take = need if allowed is None else min(need, allowed)
     most = _SHARE * free if allowed is None else free
-    text = f"{name} will take about {_mib(take)}; {_mib(free)} are free"
+    text = f"{name} will take about {readable(take)}; {readable(free)} are free"
     if allowed is None:
         text += ", of which a tenth is left"
     if take > most:
@@ -196,7 +196,10 @@ def _check_room(
     return text
 
 
-def _mib(num_bytes: float) -> str:
+def readable(num_bytes: float) -> str:
+    """A size for a message: MiB or, where these would read as nothing, bytes."""
+    if 0 < num_bytes < 0.1 * _MIB:
+        return f"{num_bytes:,.0f} bytes"
     return f"{num_bytes / _MIB:,.1f} MiB"
 
 

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from yolojax.data.cache import NoCache
 from yolojax.data.loading import Layout, Loader, finish
 from yolojax.data.pipeline import training_layout
-from yolojax.data.room import available_bytes
+from yolojax.data.room import available_bytes, readable
 from yolojax.data.sources.base import Source
 from yolojax.data.stored import Shards, StoredRows
 from yolojax.engine import sharding
@@ -29,7 +29,6 @@ from yolojax.records import Batch, Stored
 # Pictures that go to a device at a time: few enough for the host's memory, and enough
 # to keep all threads at work.
 _CHUNK = 64
-_MIB = 2**20
 
 
 class DeviceCache:
@@ -89,7 +88,7 @@ class DeviceCache:
         free = free_bytes([device for _, device in self._own])
         self.note = _check_room(
             f"cache 'device': {len(self._keep)} pictures at "
-            f"{image_size[0]}x{image_size[1]} take {need / _MIB:,.1f} MiB on each of "
+            f"{image_size[0]}x{image_size[1]} take {readable(need)} on each of "
             f"{mesh.devices.size} device(s)",
             need,
             free,
@@ -246,11 +245,11 @@ def _check_room(name: str, need: int, free: int, budget: int, step_bytes: int) -
     Raises:
         ValueError: there is not that much.
     """
-    text = f"{name}; {free / _MIB:,.1f} MiB are free there"
+    text = f"{name}; {readable(free)} are free there"
     if step_bytes:
-        text += f", {step_bytes / _MIB:,.1f} MiB are needed for a step"
+        text += f", {readable(step_bytes)} are needed for a step"
     if budget:
-        text += f", config.data.cache_bytes allows {budget / _MIB:,.1f} MiB"
+        text += f", config.data.cache_bytes allows {readable(budget)}"
     if need + step_bytes > free or 0 < budget < need:
         raise ValueError(
             f"{text}: it does not fit. Use config.data.cache='encoded' or 'disk', a "

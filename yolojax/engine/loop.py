@@ -203,10 +203,10 @@ def fit(
                 settle(0)
                 now = clock.read()
                 epoch, spent = now, now.since(epoch)
-                _log_epoch(number, log, spent, pictures)
+                mean = {"loss": book.take_epoch()}
+                _log_epoch(number, log, spent, pictures, mean["loss"])
                 with clock.excluding():
                     on_epoch(number, state)
-                mean = {"loss": book.take_epoch()}
                 best = judges.see(book, number, mean, train=True)
             if average is not None:
                 average.add(number, state.params)
@@ -296,11 +296,13 @@ def _log(
     )
 
 
-def _log_epoch(number: int, log: RunLog, times: Times, pictures: PictureLosses) -> None:
-    """The same account for an epoch, and how the pictures' losses are spread."""
+def _log_epoch(
+    number: int, log: RunLog, times: Times, pictures: PictureLosses, loss: float
+) -> None:
+    """The same account for an epoch, its loss, how the pictures' losses are spread."""
     row = {"seconds": times.seconds, **times.columns()}
     timed = {f"time/epoch_{name}": value for name, value in row.items()}
-    log.write(number, pictures.quantiles() | timed)
+    log.write(number, {"epoch_loss": loss} | pictures.quantiles() | timed)
 
 
 def _judge(

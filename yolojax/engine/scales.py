@@ -44,6 +44,15 @@ def training_sizes(
     return tuple((height, width) for height, width in sorted(sizes))
 
 
+def describe_sizes(sizes: Sequence[Size], stride: int) -> str:
+    """The sizes that are trained at, to be printed."""
+    shown = ", ".join(f"{height}x{width}" for height, width in sizes)
+    return (
+        f"config.augment.multi_scale: each step at one of {shown} px (height x width; "
+        f"multiples of {stride})"
+    )
+
+
 def size_of_step(sizes: Sequence[Size], seed: int, step: int) -> Size:
     """The size of one step, each as likely as the others; a function of its arguments.
 

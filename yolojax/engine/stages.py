@@ -91,9 +91,7 @@ def read_stages(
         _check_number(f"{where}.epochs", chosen["epochs"], int, 1, math.inf)
         for key, most in (("data_fraction", 1.0), ("lr_scale", math.inf)):
             value = chosen.get(key, 1.0)
-            _check_number(f"{where}.{key}", value, (int, float), 0, most)
-            if not value:
-                raise ValueError(f"{where}.{key} must be above 0")
+            _check_number(f"{where}.{key}", value, (int, float), 0, most, above=True)
         part = chosen.pop("freeze", None)
         if part is None:
             stages.append(Stage(**chosen, frozen=default))
@@ -116,11 +114,22 @@ def _check_keys(given: Any, known: Sequence[str], where: str) -> None:
             )
 
 
-def _check_number(where: str, value: Any, kind: Any, least: float, most: float) -> None:
+def _check_number(
+    where: str,
+    value: Any,
+    kind: Any,
+    least: float,
+    most: float,
+    *,
+    above: bool = False,
+) -> None:
+    """Check a number, which may be `least` itself unless it must be `above` it."""
     fits = isinstance(value, kind) and not isinstance(value, bool)
-    if not fits or not least <= value <= most or value == math.inf:
+    inside = fits and least <= value <= most and value != math.inf
+    if not inside or (above and value == least):
         what = "a whole number" if kind is int else "a number"
-        limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        limits = f"{'above' if above else 'at least'} {least}"
+        limits += "" if most == math.inf else f", at most {most:g}"
         raise ValueError(f"{where} must be {what}, {limits}, not {value!r}")
 
 

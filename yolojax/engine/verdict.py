@@ -19,9 +19,9 @@ RULE = (
     f"before, of the training loss t and of v, the loss of the averaged weights on val "
     f"without augmentation. over-fitting: v(L) is {RISE:.0%} above the lowest mean of "
     f"a quarter's length, and t fell since. Else still improving: v fell, or mAP50-95 "
-    f"rose, by more than {CHANGE:.0%} from B to L. Else both stand still: over-fitting "
-    f"where v(L) is above t(L), under-fitting where not. Fewer than {FEWEST} "
-    f"evaluations say nothing."
+    f"(of classifiers the accuracy) rose, by more than {CHANGE:.0%} from B to L. Else "
+    f"both stand still: over-fitting where v(L) is above t(L), under-fitting where "
+    f"not. Fewer than {FEWEST} evaluations say nothing."
 )
 ADVICE = {
     "over-fitting": "more or more varied data, more augmentation, a smaller model, "
@@ -98,19 +98,23 @@ def curves_of(
 ) -> tuple[list[float], list[float], list[float]]:
     """Training loss, val loss and metric at each evaluation, from rows of metrics.csv.
 
-    The training loss is the mean of its rows since the last evaluation.
+    The training loss is the mean over the epochs since the last evaluation or, where
+    none ended or a log is older than these means, over its rows.
 
     Args:
         rows: in the order of their steps.
         metric: a column, as `val/mAP50_95`.
     """
-    train, val, judged, since = [], [], [], []
+    train, val, judged = [], [], []
+    since: dict[str, list[float]] = {"epoch_loss": [], "loss": []}
     for row in rows:
-        if "loss" in row:
-            since.append(row["loss"])
+        for name, values in since.items():
+            if name in row:
+                values.append(row[name])
         if "val/loss" in row:
-            train.append(float(np.mean(since)) if since else float("nan"))
+            values = next((v for v in since.values() if v), [float("nan")])
+            train.append(float(np.mean(values)))
             val.append(row["val/loss"])
             judged.append(row.get(metric, float("nan")))
-            since = []
+            since = {name: [] for name in since}
     return train, val, judged
