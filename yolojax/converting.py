@@ -7,6 +7,7 @@ from pathlib import Path
 from yolojax import inference, settings, sizing
 from yolojax.engine import checkpoint
 from yolojax.trees import flatten
+from yolojax.weights import own
 from yolojax.weights.mapping import published_names
 from yolojax.weights.published import (
     Published,
@@ -19,7 +20,7 @@ from yolojax.weights.published import (
 
 
 def convert(weights: str | Path, output: str | Path, *, cfg: str = "") -> str:
-    """Write the detector of a file as a working directory.
+    """Write the network of a file as a working directory.
 
     Args:
         weights: a PyTorch, `.safetensors` or Darknet `.weights` file.
@@ -67,7 +68,9 @@ def export(weights: str | Path, path: str | Path, *, cfg: str = "") -> str:
     """
     change = inference.settings_changes({"devices": 1, "dtype": "float32"})
     loaded = inference.load(weights, change, cfg=cfg)
-    written = write_published(path, loaded.model, loaded.variables, loaded.class_names)
+    written = write_published(
+        path, loaded.model, loaded.variables, loaded.class_names, loaded.settings
+    )
     numbers, arrays = count_parameters(loaded.variables)
     lines = [
         f"{numbers:,} parameters in {arrays} arrays of {weights} written to {path}"
@@ -100,7 +103,7 @@ def describe(weights: Path, found: Published) -> str:
     numbers, arrays = count_parameters(found.variables)
     state = found.contents.state
     besides: set[str] = set()
-    if found.model.family != "darknet":
+    if found.model.family != "darknet" and not own.has_own_paths(state):
         taken = tuple(published_names(found.model).values())
         left = (name for name in state if not name.endswith(taken))
         besides = {name.rpartition(".")[2] for name in left}
@@ -116,7 +119,7 @@ def describe(weights: Path, found: Published) -> str:
         "missing": "0",
         "unused": f"0, besides {', '.join(sorted(besides))}" if besides else "0",
         "mis-shaped": "0",
-        "strides": ", ".join(map(str, found.model.strides)),
+        **_strides(found),
         "classes": f"{len(found.class_names)}: {names}{more}",
     } | _darknet_rows(found)
     lines = [f"{key:<12}{value}" for key, value in rows.items()]
@@ -125,13 +128,23 @@ def describe(weights: Path, found: Published) -> str:
     return "\n".join([*lines, *sizing.describe_training(found.model)])
 
 
+def _strides(found: Published) -> dict[str, str]:
+    """The strides of a detector."""
+    strides = getattr(found.model, "strides", ())
+    return {"strides": ", ".join(map(str, strides))} if strides else {}
+
+
 def _network(found: Published) -> str:
     """The model and what it was built from."""
     spec, name = found.model.spec, found.model.name
     if found.model.family == "darknet":
         described = found.contents.description["described"]
         return f"{name} ({described}, {len(spec.sections) - 1} layers)"
-    return f"{name} (width {spec.width:g}, depth {spec.depth:g})"
+    if found.model.family == "backbone":
+        name = f"{name} on {spec.backbone}"
+    known = [key for key in ("width", "depth") if hasattr(spec, key)]
+    sizes = ", ".join(f"{key} {getattr(spec, key):g}" for key in known)
+    return f"{name} ({sizes})" if sizes else name
 
 
 def _darknet_rows(found: Published) -> dict[str, str]:

@@ -10,14 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from yolojax.engine import checkpoint
+from yolojax.models.classifier import Classifier
 from yolojax.models.detector import MODELS, build_model
-from yolojax.models.model import Model
+from yolojax.models.network import Network
 from yolojax.trees import flatten, match_mask, unflatten, unflatten_variables
 from yolojax.weights.darknet import find_pair, read_darknet
 from yolojax.weights.mapping import listed, renamed
 from yolojax.weights.published import read_published
 
 _HEAD = "params/head/"
+# Where classes are told apart; such a part of a classifier may hold statistics, too.
+_HEADS = (
+    *(_HEAD, "params/auxiliary/"),
+    *("batch_stats/head/", "batch_stats/auxiliary/"),
+)
+_BACKBONE = ("params/backbone/", "batch_stats/backbone/")
 # Below this share of fitting arrays the weights are of another network.
 _ANOTHER = 0.1
 
@@ -37,7 +44,7 @@ class _Trained(NamedTuple):
 
 
 def first_variables(
-    model: Model,
+    model: Network,
     *,
     seed: int,
     kernels: str = "",
@@ -82,15 +89,20 @@ def first_variables(
     if trained.ends:
         skipped |= wanted.keys() - given.keys()
         notes.append(f"{weights} ends after {trained.ends}; later layers are fresh")
-    if head := _other_classes(model, wanted, given, skipped):
-        skipped |= {path for path in wanted if path.startswith(_HEAD)}
-        notes.append(head)
+    head, note = _other_classes(model, wanted, given, skipped)
+    if note:
+        skipped |= head
+        notes.append(note)
     unused = [
         path
         for path in given
         if path not in wanted
         and not any(re.search(pattern, path.partition("/")[2]) for pattern in skip)
     ]
+    if model.family == "backbone" and not any("/neck/" in path for path in given):
+        skipped |= {path for path in wanted if not path.startswith(_BACKBONE)}
+        unused = [path for path in unused if not path.startswith(_HEADS)]
+        notes.append("neck and head are fresh: the weights are those of a classifier")
     _check_fit(model, trained, wanted, given, skipped, unused, weights)
     taken = {
         path: fresh if path in skipped else np.asarray(given[path], np.float32)
@@ -110,7 +122,7 @@ def first_variables(
     return Start(unflatten_variables(taken), tuple(notes))
 
 
-def _read(weights: str, model: Model) -> _Trained:
+def _read(weights: str, model: Any) -> _Trained:
     path = Path(weights)
     if path.is_file() and model.family == "darknet" and _is_alone(path):
         part = read_darknet(path, model, partial=True)
@@ -125,11 +137,11 @@ def _read(weights: str, model: Model) -> _Trained:
     return _Trained(arguments.get("name", "?"), variables, None)
 
 
-def _from_model(source: Model, variables: dict[str, Any], model: Model) -> _Trained:
+def _from_model(source: Any, variables: dict[str, Any], model: Any) -> _Trained:
     """Variables of `source`; a YOLOv5's fit its description, too, and the reverse."""
     if {source.family, model.family} == {"yolov5", "yaml"}:
         variables = renamed(variables, source, model)
-    return _Trained(source.name, variables, source.anchors)
+    return _Trained(source.name, variables, getattr(source, "anchors", None))
 
 
 def _is_alone(path: Path) -> bool:
@@ -151,32 +163,62 @@ def _skipped(fresh: Mapping[str, Any], skip: Sequence[str]) -> set[str]:
 
 
 def _other_classes(
-    model: Model,
+    model: Any,
     wanted: Mapping[str, np.ndarray],
     given: Mapping[str, np.ndarray],
     skipped: set[str],
-) -> str:
-    """A sentence if the heads differ in their outputs alone; otherwise nothing."""
+) -> tuple[set[str], str]:
+    """What is made anew where the heads differ in their outputs alone, and a note.
+
+    Of a detector that is the head, of a classifier the layers that give logits.
+    """
+    if isinstance(model, Classifier):
+        return _other_logits(model, wanted, given, skipped)
     head = [p for p in wanted if p.startswith(_HEAD) and p not in skipped]
     if not head or not all(path in given for path in head):
-        return ""
+        return set(), ""
     shapes = [(np.shape(wanted[path]), np.shape(given[path])) for path in head]
     if any(len(a) != len(b) or a[:-1] != b[:-1] for a, b in shapes):
-        return ""
+        return set(), ""
     ours, theirs = shapes[0][0][-1], shapes[0][1][-1]
     if ours == theirs:
-        return ""
+        return set(), ""
     anchors = model.anchors.shape[1]
     classes, rest = divmod(theirs, anchors)
     there = f"{theirs} outputs" if rest or classes < 6 else f"{classes - 5} classes"
-    return (
+    note = (
         f"the head is made anew: {there} in the weights, {model.num_classes} classes "
         f"here"
     )
+    return set(head), note
+
+
+def _other_logits(
+    model: Classifier,
+    wanted: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+    skipped: set[str],
+) -> tuple[set[str], str]:
+    """`_other_classes` of a classifier; its hidden layers are kept."""
+    layers, theirs = set(), 0
+    for path, array in wanted.items():
+        if not path.startswith(_HEADS) or path in skipped or path not in given:
+            continue
+        ours, came = np.shape(array), np.shape(given[path])
+        if ours == came or ours[:-1] != came[:-1] or ours[-1] != model.num_classes:
+            continue
+        layers.add(path.rpartition("/")[0])
+        theirs = came[-1]
+    note = (
+        f"the last layer is made anew: {theirs} classes in the weights, "
+        f"{model.num_classes} here"
+    )
+    paths = {p for p in wanted if p.rpartition("/")[0] in layers} - skipped
+    return paths, note if layers else ""
 
 
 def _check_fit(
-    model: Model,
+    model: Network,
     trained: _Trained,
     wanted: Mapping[str, np.ndarray],
     given: Mapping[str, np.ndarray],
@@ -212,7 +254,7 @@ def _check_fit(
     )
 
 
-def _same_anchors(anchors: np.ndarray, model: Model) -> bool:
+def _same_anchors(anchors: np.ndarray, model: Any) -> bool:
     # Files in half precision have rounded them.
     same_shape = anchors.shape == model.anchors.shape
     return same_shape and np.allclose(anchors, model.anchors, rtol=2e-3)

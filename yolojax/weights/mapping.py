@@ -8,6 +8,7 @@ descriptions have the numbers of their rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from yolojax.models.model import Model
 from yolojax.models.network import Network
 from yolojax.models.reshaping import PlainConv
 from yolojax.trees import flatten, unflatten_variables
+from yolojax.weights import classifiers
 
 # What published files hold besides parameters; the model has its own anchors.
 _NOT_PARAMETERS = ("num_batches_tracked", "anchors", "anchor_grid", "stride")
@@ -63,6 +65,8 @@ _UNITS = {
     "second": "fc2",
 }
 _NUMBERED = {"block": "m.", "layer": "tr.", "repeat": ""}
+# Paths of matrices: in attention, and in the heads of classifiers.
+_LINEAR = re.compile("/attention/|^params/head/(linear|dense[0-9]+)/")
 # What is called otherwise in some modules.
 _UNITS_OF: dict[type, dict[str, str]] = {
     NormedCspStage: {"merge": "cv4"},
@@ -73,7 +77,7 @@ _UNITS_OF: dict[type, dict[str, str]] = {
 
 
 def published_names(
-    model: Model, shapes: Mapping[str, Any] | None = None
+    model: Network, shapes: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """The published name of every variable, by our path.
 
@@ -81,12 +85,15 @@ def published_names(
     `params/backbone/stem/conv/kernel` -> `model.0.conv.weight`.
 
     Args:
-        model: a YOLOv5, or a network from a description.
+        model: a YOLOv5, a network from a description, or a classifier whose weights
+            are published.
         shapes: `model.shapes()`, if they are known already.
 
     Raises:
         ValueError: networks of this family have no state dicts.
     """
+    if classifiers.has_names(model):
+        return classifiers.published_names(model, shapes)
     if model.family == "yolov5":
         return yolov5_names(model, shapes)
     if model.family == "yaml":
@@ -95,7 +102,7 @@ def published_names(
 
 
 def yolov5_names(
-    model: Model, shapes: Mapping[str, Any] | None = None
+    model: Network, shapes: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """`published_names` of a YOLOv5 v6.0."""
     layers = layer_numbers(model)
@@ -104,7 +111,7 @@ def yolov5_names(
         _, part, block, *rest = path.split("/")
         number = f"model.{layers[f'{part}/{block}']}"
         if part == "head":
-            level = model.strides.index(2 ** int(block.removeprefix("level")))
+            level = model.spec.strides.index(2 ** int(block.removeprefix("level")))
             inner = ["m", str(level), _LEAVES[rest[-1]]]
         else:
             inner = _inner(rest, PyramidPooling if block == "pool" else None)
@@ -113,7 +120,7 @@ def yolov5_names(
 
 
 def described_names(
-    model: Model, shapes: Mapping[str, Any] | None = None
+    model: Network, shapes: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """`published_names` of a network from a description."""
     modules = {}
@@ -152,11 +159,11 @@ def layer_numbers(model: Network) -> dict[str, int]:
     return {path: number for number, path in enumerate(model.layer_paths())}
 
 
-def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def from_state_dict(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Variables of `model` from a published state dict.
 
     Args:
-        model: a YOLOv5, or a network from a description.
+        model: see `published_names`.
         state: arrays by published name; convolutions [out, in, h, w]. Counters and
             anchors are passed over (see `published_anchors`). Half precision becomes
             float32.
@@ -206,7 +213,9 @@ def from_state_dict(model: Model, state: Mapping[str, np.ndarray]) -> dict[str, 
     return unflatten_variables(leaves)
 
 
-def to_state_dict(model: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def to_state_dict(
+    model: Network, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """A state dict under published names; the inverse of `from_state_dict`."""
     leaves = flatten({k: variables[k] for k in ("params", "batch_stats")})
     return {
@@ -329,7 +338,7 @@ def _numbered(unit: str) -> str:
 
 def _is_linear(path: str) -> bool:
     """Whether a kernel is a matrix in published files, too, and no 1x1 convolution."""
-    return "/attention/" in path
+    return _LINEAR.search(path) is not None
 
 
 def _to_ours(array: np.ndarray, path: str, rank: int) -> np.ndarray:

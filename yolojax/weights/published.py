@@ -1,4 +1,4 @@
-"""From a file of published weights to a detector: which one, and its variables."""
+"""From a file of published weights to a network: which one, and its variables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import jax
 import numpy as np
 
 from yolojax.models.cfg import parse_cfg, read_cfg
+from yolojax.models.classifiers import build_classifier
 from yolojax.models.darknet import DARKNET
 from yolojax.models.darknet_graph import darknet_spec
 from yolojax.models.detector import build_model
 from yolojax.models.model import Model
+from yolojax.models.network import Network
 from yolojax.models.specs import YOLOV5
 from yolojax.models.yolov5_rows import is_yolov5
 from yolojax.trees import flatten
-from yolojax.weights import darknet
+from yolojax.weights import classifiers, darknet, own
 from yolojax.weights.contents import Contents
 from yolojax.weights.descriptions import described_arguments, in_detect_order
 from yolojax.weights.mapping import (
@@ -40,17 +42,17 @@ _HEADS = {3: 24, 4: 33}
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A detector out of a file.
+    """A network out of a file.
 
     Attributes:
-        model: the network.
-        arguments: what `build_model` takes for it, as `config.model` does.
+        model: a detector or a classifier.
+        arguments: what it is built from, as in `config.model`.
         variables: `params` and `batch_stats`, NumPy.
         class_names: the file's, or `class0`, `class1`, ...
         contents: what else the file holds.
     """
 
-    model: Model
+    model: Any
     arguments: dict[str, Any]
     variables: dict[str, Any]
     class_names: tuple[str, ...]
@@ -59,6 +61,9 @@ class Published:
     @property
     def settings(self) -> dict[str, Any]:
         """A config's keys for it; the size is the one of the published training."""
+        if own.is_own(self.model):
+            told = own.settings_of(self.model, self.contents.description)
+            return {"model": self.arguments, **told}
         size = 20 * self.model.max_stride
         sides = getattr(self.model.spec, "image_size", None) or (size, size)
         if any(side % self.model.max_stride for side in sides):
@@ -83,10 +88,11 @@ def read_weights(path: str | Path) -> Contents:
 
 
 def read_published(path: str | Path, cfg: str | Path = "") -> Published:
-    """The detector that a file holds.
+    """The network that a file holds.
 
     That is a YOLOv5 v6.0, another network of which the file has YOLOv5's description
-    (any release's, and YOLOv3 in that form), or a Darknet network.
+    (any release's, and YOLOv3 in that form), a Darknet network, a classifier (see
+    `classifiers.KNOWN`), or what `write_published` wrote.
 
     Args:
         path: a PyTorch or `.safetensors` file with the original's names, or Darknet's
@@ -113,8 +119,16 @@ def read_published(path: str | Path, cfg: str | Path = "") -> Published:
 
 def _network(
     state: Mapping[str, np.ndarray], contents: Contents
-) -> tuple[dict[str, Any], Model, dict[str, Any]]:
+) -> tuple[dict[str, Any], Network, dict[str, Any]]:
     """Arguments, model and variables, by the file's description or by shapes."""
+    if (described := own.described(contents.description)) is not None:
+        arguments, network = described
+        read = own.from_own if own.has_own_paths(state) else from_state_dict
+        return arguments, network, read(network, state)
+    if (found := classifiers.recognised(state)) is not None:
+        network = build_classifier(**found.arguments)
+        variables = from_state_dict(network, found.state)
+        return found.arguments, network, jax.tree.map(np.float32, variables)
 
     def fitted(arguments: dict[str, Any], model: Model) -> Any:
         strides, expected = contents.strides, in_detect_order(model, model.strides)
@@ -179,15 +193,25 @@ def _read_darknet(path: str | Path, cfg: str | Path) -> Published:
 
 def write_published(
     path: str | Path,
-    model: Model,
+    model: Any,
     variables: Mapping[str, Any],
     class_names: Sequence[str],
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[Path, ...]:
-    """Write a detector in the original's form.
+    """Write a network in the original's form.
 
     That is a `.safetensors` state dict under the original's names, with anchors in
     cells, or, for a Darknet network, a `.weights` file with its `.cfg` and `.names`
-    beside, where its classes have names. `read_published` gives the same bits back.
+    beside, where its classes have names. Networks without an original are written
+    under our own paths. `read_published` gives the same bits back.
+
+    Args:
+        path: the file.
+        model: the network.
+        variables: `params` and `batch_stats`.
+        class_names: what its classes are called.
+        settings: of a classifier, or of a detector with a classifier's backbone: the
+            config that it was built from.
 
     Returns:
         The files that were written.
@@ -208,6 +232,12 @@ def write_published(
         )
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: state dicts are written as .safetensors only")
+    if own.is_own(model):
+        named = classifiers.has_names(model)
+        state = (to_state_dict if named else own.to_own)(model, variables)
+        about = own.description_of(model, settings or {})
+        write_safetensors(path, state, about | {"class_names": list(class_names)})
+        return (Path(path),)
     state = to_state_dict(model, variables)
     cells = model.anchors / np.asarray(model.strides, np.float32)[:, None, None]
     if model.family == "yaml":
@@ -225,7 +255,7 @@ def write_published(
     return (Path(path),)
 
 
-def missing_names(path: str | Path, model: Model, class_names: Sequence[str]) -> str:
+def missing_names(path: str | Path, model: Network, class_names: Sequence[str]) -> str:
     """A line on how a Darknet pair gets its class names; nothing where it has them.
 
     Args:
@@ -263,7 +293,8 @@ def infer_arguments(
     if len(levels) != 1 or _STEM not in state:
         raise ValueError(
             f"not a YOLOv5 v6.0 detector: it has no {_STEM} with a head at "
-            f"{' or '.join(f'model.{head}' for head in _HEADS.values())}"
+            f"{' or '.join(f'model.{head}' for head in _HEADS.values())}; nor a "
+            f"{classifiers.KNOWN} classifier"
         )
     base, changes = _variant(state, description, levels[0])
     spec = YOLOV5[base]

@@ -1,0 +1,115 @@
+"""Networks in files of our own: what they were built from, and arrays by our paths.
+
+Where a network has published names its arrays have these, and the arguments of its
+builder stand beside; where it has none, arrays are called by our paths, as
+`params/backbone/stem/conv/kernel`, in our layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from yolojax.models.classifier import Classifier
+from yolojax.models.classifiers import CLASSIFIERS, build_classifier
+from yolojax.models.detector import build_model
+from yolojax.models.network import Network
+from yolojax.trees import flatten, unflatten_variables
+
+_KEY = "model"
+_PARTS = ("params/", "batch_stats/")
+# Detectors that are read by what stands beside their arrays.
+_DETECTORS = ("yolo",)
+# Height and width that published weights were trained for, in pixels.
+_SIDES = {"darknets": 256, "cspnets": 256, "backbone": 640}
+_SIDE = 224
+
+
+def is_own(model: Network) -> bool:
+    """Whether the arguments of a network are written beside its arrays."""
+    return model.name in CLASSIFIERS or model.name in _DETECTORS
+
+
+def description_of(model: Network, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written beside the arrays of a network.
+
+    Args:
+        model: the network.
+        settings: the config that it was built from, as far as it is known.
+    """
+    classes = {"name": model.name, "num_classes": model.num_classes}
+    about: dict[str, Any] = {_KEY: {**settings.get("model", {}), **classes}}
+    if "image_size" in settings:
+        about["image_size"] = list(settings["image_size"])
+    if "loss" in settings:
+        about["loss"] = settings["loss"]["name"]
+    return about
+
+
+def settings_of(model: Network, description: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's keys besides the model: size of pictures, and loss.
+
+    Args:
+        model: the network.
+        description: what stands beside its arrays, or nothing.
+    """
+    classifies = isinstance(model, Classifier)
+    side = _SIDES.get(model.family, _SIDE)
+    size: Any = description.get("image_size")
+    whole = isinstance(size, list) and [type(n) for n in size] == [int, int]
+    size = tuple(size) if whole and min(size) > 0 else (side, side)
+    loss = description.get("loss")
+    if not isinstance(loss, str):
+        loss = "cross_entropy" if classifies else "yolov5"
+    return {"image_size": size, "loss": {"name": loss}}
+
+
+def described(description: Mapping[str, Any]) -> tuple[dict[str, Any], Network] | None:
+    """Arguments and network of what stands beside arrays; None where it says nothing.
+
+    Raises:
+        ValueError: an argument is unknown or does not fit.
+    """
+    arguments = description.get(_KEY)
+    if not isinstance(arguments, Mapping):
+        return None
+    arguments = {str(key): value for key, value in arguments.items()}
+    name = arguments.get("name")
+    if not isinstance(name, str):
+        return None
+    if name in CLASSIFIERS:
+        return arguments, build_classifier(**arguments)
+    return (arguments, build_model(**arguments)) if name in _DETECTORS else None
+
+
+def has_own_paths(state: Mapping[str, np.ndarray]) -> bool:
+    """Whether arrays are called by our paths."""
+    return bool(state) and all(name.startswith(_PARTS) for name in state)
+
+
+def to_own(model: Network, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by our paths; the inverse of `from_own`."""
+    del model
+    parts = {key: variables[key] for key in ("params", "batch_stats")}
+    return {path: np.asarray(leaf) for path, leaf in flatten(parts).items()}
+
+
+def from_own(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Variables of a network out of arrays by our paths.
+
+    Raises:
+        ValueError: names are missing or left over, or shapes differ.
+    """
+    shapes = {path: leaf.shape for path, leaf in flatten(model.shapes()).items()}
+    found = {path: np.shape(array) for path, array in state.items()}
+    wrong = [p for p in shapes.keys() | found if shapes.get(p) != found.get(p)]
+    if wrong:
+        first = min(wrong)
+        raise ValueError(
+            f"the weights do not fit {model.name}: {len(wrong)} of its arrays are "
+            f"missing, unused or mis-shaped, as {first}: expected "
+            f"{shapes.get(first, 'nothing')}, came {found.get(first, 'nothing')}"
+        )
+    return unflatten_variables({p: np.array(array) for p, array in state.items()})
