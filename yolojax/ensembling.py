@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from yolojax import datasets, experiment, inference, lookup
+from yolojax import datasets, experiment, inference, lookup, network, objectives
 from yolojax.engine import evaluate, merging
 from yolojax.inference import Found, Loaded, Predictor
 from yolojax.metrics.detection import GroundTruth
@@ -83,14 +83,29 @@ def parse_views(texts: Sequence[str]) -> tuple[View, ...]:
     return tuple(views)
 
 
+def kind_of(member: Loaded) -> str:
+    """What a network is, in words."""
+    if not network.is_classifier(member.settings):
+        return "a detector"
+    several = objectives.is_multi_label(member.settings)
+    return f"a classifier of {'several labels' if several else 'one label'}"
+
+
 def check_members(members: Sequence[Loaded]) -> None:
     """Check that networks can be asked together.
 
     Raises:
-        ValueError: they do not tell the same classes apart, in the same order.
+        ValueError: they are not all detectors, or all classifiers of one label or of
+            several; or do not tell the same classes apart, in the same order.
     """
     first = members[0]
     for other in members[1:]:
+        kinds = [kind_of(member) for member in (first, other)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"networks of an ensemble must be of one kind: {first.origin} is "
+                f"{kinds[0]}, {other.origin} is {kinds[1]}"
+            )
         if other.class_names != first.class_names:
             shown = [", ".join(x.class_names[:8]) for x in (first, other)]
             raise ValueError(

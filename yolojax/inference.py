@@ -267,7 +267,7 @@ class Predictor:
     def detect(self, pictures: Sequence[np.ndarray]) -> Detections:
         """What is found on each of some pictures, padded; see `__call__`."""
         batches = pipeline.make_eval_batches(
-            _Pictures(pictures),
+            DecodedPictures(pictures),
             range(len(pictures)),
             image_size=datasets.image_size_of(self._loaded.settings),
             batch_size=self.batch_size,
@@ -291,7 +291,7 @@ def rows_of(found: Detections, picture: int) -> Found:
     )
 
 
-class _Pictures:
+class DecodedPictures:
     """Decoded pictures in the form of a source without labels."""
 
     class_names: tuple[str, ...] = ()

@@ -1,11 +1,15 @@
-"""Find objects on pictures and videos, draw them, and write them down.
+"""Find objects on pictures and videos, or tell the classes of pictures.
 
     python -m yolojax.predict --weights runs/x --source photo.jpg --output out
     python -m yolojax.predict --weights runs/x --source photos/ --source 'a/*.png' \\
         --source film.mp4 --output out --conf 0.4
     python -m yolojax.predict --weights runs/x --weights runs/y --augment photos/
+    python -m yolojax.predict --weights runs/classifier --submission --views 5 test/
 
-Writes the drawn pictures and videos and predictions.json (COCO results format).
+Detectors: the drawn pictures and videos and predictions.json (COCO results format).
+Classifiers: predictions.csv (class and probabilities of each file), predictions.png
+and, with --submission, submission.csv (Id,Category: the numbers that the files' names
+end with, or else their places from 1, all of one width).
 """
 
 from pathlib import Path
@@ -21,53 +25,38 @@ flags.DEFINE_multi_string(
     "repeatable: an ensemble.",
 )
 flags.DEFINE_multi_string("source", None, "File, folder, pattern or list; repeatable")
-flags.DEFINE_string("output", "runs/predict", "Where pictures and JSON go.")
-flags.DEFINE_float("conf", 0.25, "What is less sure is left out.", 0.0, 1.0)
-flags.DEFINE_float("iou", 0.45, "Overlap above which a box gives way.", 0.0, 1.0)
+flags.DEFINE_string("output", "runs/predict", "Where pictures and tables go.")
 flags.DEFINE_integer("batch_size", 8, "Pictures at a time.", 1)
 flags.DEFINE_bool("recursive", False, "Also take folders inside of folders.")
+flags.DEFINE_float("conf", 0.25, "What is less sure is left out.", 0.0, 1.0)
+flags.DEFINE_float("iou", 0.45, "Overlap above which a box gives way.", 0.0, 1.0)
 command.define_merging()
+flags.DEFINE_bool("submission", False, "Classifiers: write submission.csv.")
+flags.DEFINE_integer("views", 0, "Classifiers: augmented views of each picture.", 0)
+flags.DEFINE_float("plain_weight", 0.5, "Share of the plain view.", 0.0, 1.0)
+flags.DEFINE_integer("seed", 0, "Decides the augmented views.", 0)
+flags.DEFINE_bool(
+    "draw", None, "Classifiers: write each picture with its class; by default up to 20."
+)
 
 
 def main() -> int:
     """Predict as the flags say."""
-    from yolojax import ensembling, inference, predicting
+    from yolojax import inference, network, predicting
     from yolojax.data import media
     from yolojax.data.report import Report
-    from yolojax.engine.progress import counter
-    from yolojax.weights.published import missing_names
 
     given = command.FLAGS
     if not given.weights or not given.source:
         raise ValueError("give --weights and --source")
-    how = ensembling.asked_for(len(given.weights), **command.merging())
+    predicting.check_flags(given)
     report = Report()
     items = media.expand_sources(given.source, recursive=given.recursive, report=report)
     change = inference.settings_changes({"devices": 1})
     members = [inference.load(weights, change) for weights in given.weights]
-    loaded = members[0]
-    if names := missing_names(given.weights[0], loaded.model, loaded.class_names):
-        print(names)
-    chosen = {
-        "score_threshold": given.conf,
-        "iou_threshold": given.iou,
-        "batch_size": min(given.batch_size, max(1, len(items))),
-    }
-    if how is None:
-        predictor = inference.Predictor(loaded, **chosen)
-    else:
-        predictor = ensembling.MergedPredictor(members, how, **chosen)
-    output = Path(given.output)
-    with counter("files") as progress:
-        rows, unread = predicting.predict_media(
-            predictor, loaded, items, output, progress
-        )
-    report.merge(unread)
-    if text := report.render():
-        print(text)
-    read = len(items) - sum(unread.counts.values())
-    print(f"{len(rows)} objects on {read} of {len(items)} files, drawn in {output}")
-    return 0 if read else 1
+    classifies = network.is_classifier(members[0].settings)
+    predict = predicting.classify if classifies else predicting.detect
+    return predict(members, items, Path(given.output), given, report)
 
 
 if __name__ == "__main__":

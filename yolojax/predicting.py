@@ -1,4 +1,4 @@
-"""What a detector finds on pictures and videos: drawn, and written down."""
+"""What networks say of pictures and videos: drawn, and written down."""
 
 from __future__ import annotations
 
@@ -8,11 +8,34 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from yolojax import class_predictions, ensembling, inference, lookup
+from yolojax.classifying import ClassPredictor, Views
 from yolojax.data import media
 from yolojax.data.report import Report
 from yolojax.engine.log import write_json
+from yolojax.engine.merging import MERGES
+from yolojax.engine.progress import counter
 from yolojax.inference import Found, Loaded
 from yolojax.vis import draw, video
+from yolojax.weights.published import missing_names
+
+# Flags of `predict` that only one kind of network has, and what says the same for the
+# other kind.
+DETECTOR_FLAGS = {
+    "augment": "--views",
+    "scales": "--views",
+    "merge": "",
+    "merge_iou": "",
+    "conf": "",
+    "iou": "",
+}
+CLASSIFIER_FLAGS = {
+    "views": "--augment",
+    "plain_weight": "",
+    "seed": "",
+    "submission": "",
+    "draw": "",
+}
 
 
 class Finder(Protocol):
@@ -158,3 +181,113 @@ def _rows(
             strict=True,
         )
     ]
+
+
+def check_flags(given: Any) -> None:
+    """Check the flags of `predict` as far as that needs no network.
+
+    Raises:
+        ValueError: a wrong value, or one that nothing uses.
+    """
+    if given["merge"].value is not None:
+        lookup.pick(MERGES, given["merge"].value, "merge")
+    if not given.views and _was_given(given, ("plain_weight", "seed")):
+        raise ValueError("--plain_weight and --seed are those of --views: give it, too")
+
+
+def _was_given(given: Any, names: Iterable[str]) -> list[str]:
+    """Those of the flags that stand on the command line."""
+    return [name for name in names if given[name].present]
+
+
+def _check_kind(given: Any, others: dict[str, str], kind: str, other_kind: str) -> None:
+    """Check that no flag is for the other kind of network.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name in _was_given(given, others):
+        more = f"; {kind}s have {others[name]}" if others[name] else ""
+        raise ValueError(f"--{name} is for {other_kind}s, not for {kind}s{more}")
+
+
+def detect(
+    members: Sequence[Loaded],
+    items: Sequence[media.MediaItem],
+    output: Path,
+    given: Any,
+    report: Report,
+) -> int:
+    """Predict with detectors, as the flags say; see `predict_media`.
+
+    Args:
+        members: the detectors.
+        items: pictures and videos.
+        output: the folder.
+        given: the flags of `predict`.
+        report: what is wrong with the sources.
+
+    Returns:
+        The exit code: 0 where a file could be read.
+
+    Raises:
+        ValueError: detectors or flags that do not go together.
+    """
+    _check_kind(given, CLASSIFIER_FLAGS, "detector", "classifier")
+    ensembling.check_members(members)
+    keys = ("augment", "scales", "merge", "merge_iou")
+    how = ensembling.asked_for(len(members), **{key: given[key].value for key in keys})
+    loaded = members[0]
+    if names := missing_names(loaded.origin, loaded.model, loaded.class_names):
+        print(names)
+    chosen: dict[str, Any] = {
+        "score_threshold": given.conf,
+        "iou_threshold": given.iou,
+        "batch_size": min(given.batch_size, max(1, len(items))),
+    }
+    predictor: Finder
+    if how is None:
+        predictor = inference.Predictor(loaded, **chosen)
+    else:
+        predictor = ensembling.MergedPredictor(members, how, **chosen)
+    with counter("files") as progress:
+        rows, unread = predict_media(predictor, loaded, items, output, progress)
+    report.merge(unread)
+    if text := report.render():
+        print(text)
+    read = len(items) - sum(unread.counts.values())
+    print(f"{len(rows)} objects on {read} of {len(items)} files, drawn in {output}")
+    return 0 if read else 1
+
+
+def classify(
+    members: Sequence[Loaded],
+    items: Sequence[media.MediaItem],
+    output: Path,
+    given: Any,
+    report: Report,
+) -> int:
+    """Predict with classifiers, as the flags say; see `detect`."""
+    _check_kind(given, DETECTOR_FLAGS, "classifier", "detector")
+    predictor = ClassPredictor(
+        members,
+        batch_size=min(given.batch_size, max(1, len(items))),
+        views=Views(given.views, given.plain_weight, given.seed),
+    )
+    with counter("files") as progress:
+        found = class_predictions.predict_pictures(
+            predictor,
+            members[0],
+            items,
+            output,
+            submission=given.submission,
+            drawn=given.draw,
+            progress=progress,
+        )
+    report.merge(found.report)
+    if text := report.render():
+        print(text)
+    print(f"classes of {len(found.items)} of {len(items)} files in {output}:")
+    for line in found.lines:
+        print(f"  {line}")
+    return 0 if found.items else 1

@@ -1,0 +1,112 @@
+"""Classes of pictures, by classifiers whose answers are known: the mean colour."""
+
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from yolojax import inference, settings
+from yolojax.classifying import ClassPredictor, Views
+from yolojax.engine import sharding
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def apply(variables, images, *, train):
+    assert not train and images.shape[1:] == (16, 16, 3)
+    return (variables["gain"] * jnp.mean(images, axis=(1, 2)),), {}
+
+
+def known(gain=4.0, *, names=("red", "green", "blue"), loss="cross_entropy", policy=()):
+    """A loaded classifier that answers with the mean colour times `gain`."""
+    chosen = settings.complete(
+        {
+            "image_size": (16, 16),
+            "model": {"name": "cnn11"},
+            "loss": {"name": loss},
+            "data": {"num_threads": 1},
+            "augment": {"policy": policy},
+        }
+    )
+    return inference.Loaded(
+        settings=chosen,
+        model=types.SimpleNamespace(apply=apply),  # type: ignore[arg-type]
+        variables={"gain": np.float32(gain)},
+        class_names=names,
+        category_ids=(0, 1, 2),
+        mesh=sharding.make_mesh(1),
+        step=0,
+        origin=f"runs/{loss}/{'-'.join(names)}",
+    )
+
+
+def plain(*colour, size=(20, 20)):
+    return np.full((*size, 3), colour, np.uint8)
+
+
+def softmax(*logits):
+    powers = np.exp(logits)
+    return powers / powers.sum()
+
+
+def test_probabilities_are_the_mean_over_the_members():
+    predict = ClassPredictor([known(4.0), known(1.0)], batch_size=2)
+    assert predict([]).shape == (0, 3)
+    found = predict([plain(*RED), plain(*GREEN)])
+    assert found.dtype == np.float32
+    expected = (softmax(4, 0, 0) + softmax(1, 0, 0)) / 2
+    np.testing.assert_allclose(found, [expected, expected[[1, 0, 2]]], atol=1e-6)
+    # Fewer than go through together.
+    np.testing.assert_allclose(predict([plain(*RED)]), [expected], atol=1e-6)
+    with pytest.raises(ValueError, match="at most 2 pictures at a time"):
+        predict([plain(*RED)] * 3)
+
+
+def test_classifiers_of_several_labels_decide_each_by_itself():
+    predict = ClassPredictor([known(loss="multi_label")], batch_size=1)
+    expected = 1 / (1 + np.exp([-4.0, -4.0, 0.0]))
+    np.testing.assert_allclose(predict([plain(255, 255, 0)]), [expected], atol=1e-6)
+
+
+BRIGHT = ({"name": "brightness", "factor": 0.9},)
+HALF_RED = np.array(RED) // 2
+
+
+def test_views_are_seeded_weighed_and_go_by_the_place_of_the_picture():
+    loaded = known(policy=BRIGHT)
+
+    def find(batch_size, pictures, first=0, **views):
+        predict = ClassPredictor([loaded], batch_size=batch_size, views=Views(**views))
+        return predict(pictures, first)
+
+    one, three = plain(*HALF_RED), [plain(*HALF_RED)] * 3
+    [without] = find(1, [one])
+    seen = find(3, three, count=2, plain_weight=0.0)
+    assert np.ptp(seen[:, 0]) > 1e-3  # each picture has its own views
+    # The second picture, in a batch of its own.
+    [both] = find(1, [one], first=1, count=2, plain_weight=0.25)
+    np.testing.assert_allclose(both, 0.25 * without + 0.75 * seen[1], atol=1e-6)
+    other = find(3, three, count=2, plain_weight=0.0, seed=1)
+    assert np.abs(other - seen)[:, 0].min() > 1e-4
+
+
+def test_a_policy_without_entries_shows_the_plain_view():
+    predict = ClassPredictor([known()], batch_size=1, views=Views(3, 0.0))
+    found = predict([plain(*RED, size=(16, 16))])
+    np.testing.assert_allclose(found, [softmax(4, 0, 0)], atol=1e-5)
+
+
+def test_wrong_views_and_members_are_refused():
+    with pytest.raises(ValueError, match="weight is from 0 to 1, not 2 and 1.5"):
+        Views(2, 1.5)
+    with pytest.raises(ValueError, match="0 or more, .* not -1 and 0.5"):
+        Views(-1)
+    other = known(names=("red", "blue", "green"))
+    with pytest.raises(ValueError, match="same classes in the same order: runs/cross"):
+        ClassPredictor([known(), other], batch_size=1)
+    with pytest.raises(
+        ValueError,
+        match="is a classifier of one label, .* is a classifier of several labels",
+    ):
+        ClassPredictor([known(), known(loss="multi_label")], batch_size=1)
