@@ -55,10 +55,15 @@ def test_flags_that_nothing_uses_or_that_cannot_be_are_refused(given, message):
         asked(**given)
 
 
-def known(*rows, names=("a", "b", "c")):
+def known(*rows, names=("a", "b", "c"), name="yolov5n"):
     """A loaded detector that answers with these rows of `raw_maps`."""
     return inference.Loaded(
-        settings={"image_size": (64, 64), "data": {"num_threads": 1}},
+        settings={
+            "image_size": (64, 64),
+            "data": {"num_threads": 1},
+            "model": {"name": name},
+            "loss": {"name": "cross_entropy"},
+        },
         model=KnownDetector(),  # type: ignore[arg-type]
         variables=raw_maps([rows]),
         class_names=names,
@@ -72,6 +77,8 @@ def known(*rows, names=("a", "b", "c")):
 def test_detectors_of_other_classes_are_no_ensemble():
     with pytest.raises(ValueError, match=r"a/b/c knows a, b, c \(3\), b/a knows b, a"):
         ensembling.check_members([known(), known(names=("b", "a"))])
+    with pytest.raises(ValueError, match="is a detector, a/b/c is a classifier of one"):
+        ensembling.check_members([known(), known(name="resnet18")])
 
 
 def test_two_detectors_agree_on_one_box_and_halve_the_other():
