@@ -215,3 +215,35 @@ def test_a_detector_is_cross_validated_and_goes_on_after_a_stop(tmp_path):
     again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
     assert again["counts"] == numbers[1]["counts"]
     assert again["mAP50"] == numbers[1]["mAP50"]
+
+
+@pytest.mark.slow
+def test_a_classifier_is_cross_validated(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_training.tiny_config", classified)
+    config = write_config(
+        tmp_path, epochs=1, log__pictures=0, log__worst=0, optim__name="adamw"
+    )
+    arguments = ("crossval", "--config", config, "--workdir", "cv", "--folds", "2")
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "cv" / "crossval.json").read_text())
+    numbers = [
+        json.loads((tmp_path / "cv" / f"fold{index}" / "evaluation.json").read_text())
+        for index in range(2)
+    ]
+    values = [one["accuracy"] for one in numbers]
+    counts = [one["num_pictures"] for one in numbers]
+    assert found["metrics"]["accuracy"]["folds"] == values
+    # Of a share, all together is the mean by the pictures of each fold.
+    expected = np.average(values, weights=counts)
+    assert found["out_of_fold"]["accuracy"] == pytest.approx(expected)
+    assert found["out_of_fold"]["num_pictures"] == sum(counts)
+    with (tmp_path / "cv" / "out_of_fold.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == sum(counts) + 1
+    # Nothing is trained or predicted again.
+    parts = [tmp_path / "cv" / f"fold{index}" / "out_of_fold.csv" for index in (0, 1)]
+    before = [part.stat().st_mtime_ns for part in parts]
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is finished") == 2 and "epoch" not in done.stdout
+    assert [part.stat().st_mtime_ns for part in parts] == before

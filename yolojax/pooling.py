@@ -16,14 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import class_report, folding, inference
-from yolojax.datasets import Data, look_at_pictures, make_eval_batches
-from yolojax.engine import classify, evaluate
+from yolojax import class_report, evaluating, inference
+from yolojax.datasets import Data
+from yolojax.engine import evaluate
 from yolojax.engine.log import write_json
 from yolojax.files import replace_text
 from yolojax.inference import Loaded
-from yolojax.metrics.classification import format_classes
-from yolojax.metrics.detection import GroundTruth, format_table
+from yolojax.metrics.detection import GroundTruth
 from yolojax.models.classifier import Classifier
 
 DETECTIONS, PROBABILITIES = FILES = ("predictions.json", "out_of_fold.csv")
@@ -37,36 +36,28 @@ def predict_held_out(
     """Write what a fold's network says of the pictures that the fold held out.
 
     Args:
-        loaded: the network.
+        loaded: the network, with the config of its fold.
         workdir: gets one of `FILES`.
         progress: `progress(done, total)` in pictures.
     """
     if not isinstance(loaded.model, Classifier):
         inference.evaluate_detector(loaded, workdir, progress)
         return
-    source, fold = folding.open_evaluated(loaded.settings)
-    data = look_at_pictures(loaded.settings, source)
-    data = folding.held_out_part(fold, data)
-    batches = make_eval_batches(loaded.settings, data, stride=loaded.model.max_stride)
-    step = classify.make_probability_step(
-        loaded.model, loaded.mesh, multi_label=source.multi_label
+    _, data = inference.labelled_data(loaded)
+    predict = evaluating.make_probabilities(
+        loaded.settings, loaded.model, loaded.mesh, data, progress
     )
-    places, probabilities = classify.predict_all(
-        step,
-        loaded.variables,
-        batches,
-        mesh=loaded.mesh,
-        progress=lambda done: progress(done, len(data.keep)),
-    )
+    probabilities = predict(loaded.variables)
     if jax.process_index() > 0:
         return
+    source, fold = data.source, loaded.settings["data"]["folds"]["index"]
     rows = [[*COLUMNS, *source.class_names]]
-    for row in np.argsort(places, kind="stable").tolist():
-        example = source[int(places[row])]
+    for index, own in zip(data.keep.tolist(), probabilities.tolist(), strict=True):
+        example = source[index]
         label = ";".join(source.class_names[label] for label in example.labels)
         # Nine digits tell all float32 apart.
-        numbers = [f"{value:.9g}" for value in probabilities[row].tolist()]
-        rows.append([example.name, label, str(fold.index if fold else 0), *numbers])
+        numbers = [f"{value:.9g}" for value in own]
+        rows.append([example.name, label, str(fold), *numbers])
     _write_table(workdir / PROBABILITIES, rows)
 
 
@@ -92,7 +83,7 @@ def pool(data: Data, runs: Sequence[Path], workdir: Path) -> tuple[dict[str, Any
     # Stable: within a picture the best stay first.
     rows.sort(key=lambda row: place.get(row["image_id"], len(place)))
     metrics = evaluate.numbers_of(truth, rows)
-    print(format_table(metrics, data.source.class_names))
+    print(evaluating.format_numbers(metrics, data.source.class_names))
     write_json(workdir / DETECTIONS, rows)
     return metrics, DETECTIONS
 
@@ -113,7 +104,7 @@ def _pool_probabilities(
         [[float(value) for value in row[len(COLUMNS) :]] for row in ordered]
     )
     metrics = class_report.report_numbers(probabilities, data.source, data.keep)
-    print(format_classes(metrics, data.source.class_names))
+    print(evaluating.format_numbers(metrics, data.source.class_names))
     _write_table(workdir / PROBABILITIES, [tables[0][0], *ordered])
     return metrics, PROBABILITIES
 
