@@ -61,3 +61,10 @@ def test_a_panel_comes_with_its_columns(tmp_path):
     after = read_png(results.plot_results(metrics, tmp_path / "b.png"))
     # 5 panels in 2 rows, and 10 in 4.
     assert 1.9 < after.shape[0] / before.shape[0] < 2.1
+
+
+@pytest.mark.parametrize(
+    "name", ["val/accuracy", "train/accuracy", "val/nll", "val/ece", "val/loss"]
+)
+def test_a_classifiers_column_has_one_panel(name):
+    assert sum(choose(name) for _, choose in results.PANELS) == 1

@@ -295,6 +295,9 @@ def format_classes(metrics: Mapping[str, Any], class_names: Sequence[str]) -> st
     """
     multi_label = "mean_average_precision" in metrics
     rows = MULTI_ROWS if multi_label else SINGLE_ROWS
+    if len(class_names) <= 5:
+        # It is 1 by definition.
+        rows = [row for row in rows if row[0] != "accuracy_top5"]
     columns = ["precision", "recall", "f1"]
     columns = ["average_precision", *columns] if multi_label else columns
     means = [["", ""], *([text, shown_number(metrics[key])] for key, text in rows)]

@@ -62,10 +62,11 @@ def plot_embedding(
                 say_empty(axis, "no picture")
                 continue
             _plot_points(axis, points, own, everything)
-            for label in clouds:
-                if (own == label).sum() >= _CLOUD:
-                    _name_cloud(axis, points[own == label], class_names, label)
             _limit(axis, everything)
+            large = [i for i in clouds if (own == i).sum() >= _CLOUD]
+            middles = [np.median(points[own == i], axis=0) for i in large]
+            for label, (x, y) in zip(large, _apart(axis, middles), strict=True):
+                _write_name(axis, x, y, class_label(class_names, label, longest=16))
             if not axes_named:
                 axis.set_xticks([])
                 axis.set_yticks([])
@@ -116,14 +117,30 @@ def _plot_points(
     axis.grid(False)
 
 
-def _name_cloud(
-    axis: Any, points: np.ndarray, class_names: Sequence[str], label: int
-) -> None:
+def _apart(axis: Any, places: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+    """The places [2] of names, those moved down that would lie on an earlier one."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    width, height = 0.14 * (right - left), 0.035 * (high - low)
+    taken: list[tuple[float, float]] = []
+    # From the top, so that what is moved down meets the next one, which then moves.
+    order = sorted(range(len(places)), key=lambda i: -places[i][1])
+    found = dict.fromkeys(order, (0.0, 0.0))
+    for i in order:
+        x, y = map(float, places[i])
+        while any(abs(x - u) < width and abs(y - v) < 0.99 * height for u, v in taken):
+            y -= height / 4
+        taken.append((x, y))
+        found[i] = (x, y)
+    return [found[i] for i in range(len(places))]
+
+
+def _write_name(axis: Any, x: float, y: float, name: str) -> None:
     from matplotlib.patheffects import withStroke
 
     axis.text(
-        *np.median(points, axis=0),
-        class_label(class_names, label, longest=16),
+        x,
+        y,
+        name,
         ha="center",
         va="center",
         fontsize=8,

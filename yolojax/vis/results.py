@@ -35,10 +35,11 @@ def plot_results(
 
     Panels, of which the first four are always there, the others where the table has
     something for them: the loss in training (raw in pale, smoothed in full colour) and
-    on val; average precision; learning rates; the share of time spent waiting for data;
-    the parts of the loss; the loss of single pictures as quantiles; other metrics on
-    val; the norm of the gradient; sizes of updates over those of parameters; targets of
-    each level; the share of skipped steps.
+    on val; average precision, or accuracy of classifiers; learning rates; the share of
+    time spent waiting for data; the parts of the loss; the loss of single pictures as
+    quantiles; other metrics on val; the negative log-likelihood; the norm of the
+    gradient; sizes of updates over those of parameters; targets of each level; the
+    share of skipped steps.
 
     Args:
         metrics_path: a metrics.csv; see `engine.log.RunLog`.
@@ -108,14 +109,17 @@ def _log_if_wide(axis: Any, series: dict[str, Series]) -> None:
 
 
 def _plot_precision(axis: Any, series: dict[str, Series]) -> None:
-    axis.set_title("Average precision on val")
+    accurate = any(name.endswith("accuracy") for name in series)
+    axis.set_title("Accuracy" if accurate else "Average precision")
     for index, (name, (steps, values)) in enumerate(series.items()):
         colour = line_colour(index)
-        short = _short(name).replace("50_95", "50-95")
+        short = _short(name).replace("50_95", "50-95").replace("_", " ")
         label = short
-        if np.isfinite(values).any():
+        if name.startswith("train/"):
+            label = f"{short} in training"
+        elif np.isfinite(values).any():
             best = int(np.nanargmax(values))
-            label = f"{short}, best {values[best]:.3f} at step {steps[best]:.0f}"
+            label = f"{short} on val, best {values[best]:.3f} at step {steps[best]:.0f}"
             axis.plot(steps[best], values[best], "o", color=colour, markersize=6)
         marker = "." if len(values) <= 60 else ""
         axis.plot(
@@ -206,7 +210,8 @@ def _is_precision(name: str) -> bool:
 
 
 def _is_metric(name: str) -> bool:
-    return name.startswith("val/") and name != "val/loss" and not _is_precision(name)
+    elsewhere = ("val/loss", "val/nll")
+    return name.startswith("val/") and name not in elsewhere and not _is_precision(name)
 
 
 def _begins(*beginnings: str) -> Callable[[str], bool]:
@@ -224,6 +229,7 @@ PANELS: Sequence[
     (_plot_parts, _is_part),
     (_plot_pictures, _begins("loss/picture_")),
     (_plot_metrics, _is_metric),
+    (_lines("Negative log-likelihood on val"), lambda name: name == "val/nll"),
     (_lines("Norm of the gradient"), _begins("gradient_norm")),
     (_lines("Updates over parameters"), _begins("update_ratio/")),
     (_lines("Targets of each level"), _begins("targets/")),
