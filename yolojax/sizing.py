@@ -11,7 +11,7 @@ import numpy as np
 
 from yolojax import datasets, experiment, memory, recipe, trees
 from yolojax.engine import stages
-from yolojax.models.model import Model
+from yolojax.models.network import Network
 
 # Room for boxes of a picture where only the data would say; it hardly counts.
 _MAX_BOXES = 100
@@ -51,7 +51,7 @@ def describe_model(settings: Mapping[str, Any]) -> str:
         f"{'total':<28}{total:>12,}",
         "",
         f"{model.name}: {len(jax.tree.leaves(shapes))} arrays, strides "
-        f"{', '.join(map(str, model.strides))}, {model.num_classes} classes",
+        f"{', '.join(map(str, _strides(model)))}, {model.num_classes} classes",
         f"{_operations(model, height, width) / 1e9:.2f} GFLOP for a picture of "
         f"{height} x {width} px",
     ]
@@ -61,7 +61,13 @@ def describe_model(settings: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *describe_training(model)])
 
 
-def describe_training(model: Model) -> list[str]:
+def _strides(model: Network) -> tuple[int, ...]:
+    """Of a detector those of its heads, of a classifier those of its stages."""
+    stages = tuple(dict.fromkeys(stride for _, stride in model.feature_info))
+    return getattr(model, "strides", stages)
+
+
+def describe_training(model: Network) -> list[str]:
     """How a Darknet description says that its network was trained, as config lines.
 
     Returns:
@@ -134,13 +140,13 @@ def describe_memory(settings: dict[str, Any]) -> str:
     )
 
 
-def _model(settings: Mapping[str, Any]) -> Model:
+def _model(settings: Mapping[str, Any]) -> Network:
     if not settings["model"].get("num_classes"):
         raise ValueError("config.model.num_classes is 0; info reads no data: set it")
     return experiment.make_model(settings)
 
 
-def _operations(model: Model, height: int, width: int) -> float:
+def _operations(model: Network, height: int, width: int) -> float:
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
 
     def forward(variables: Any, x: jax.Array) -> Any:
