@@ -68,6 +68,15 @@ def test_pictures_without_any_label_are_no_training_data(tmp_path):
     assert len(datasets.open_source(settings, "unlabelled")) == 2
 
 
+def test_a_val_set_that_is_not_there_may_be_left_out(tmp_path):
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images\n")
+    settings = tiny_config()
+    settings["data"]["val"] = {"source": "yolo", "yaml": str(tmp_path / "data.yaml")}
+    settings["data"]["val"]["split"] = "val"
+    with pytest.raises(ValueError, match=r"no split 'val'.*\n.*c.data.val = ConfigDi"):
+        datasets.open_source(settings, "val")
+
+
 def test_paths_of_a_table_start_at_the_root_of_the_config(tmp_path):
     paint(tmp_path / "pictures" / "a.png")
     (tmp_path / "labels.csv").write_text("a.png,cat\n")

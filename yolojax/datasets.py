@@ -80,7 +80,13 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
     for key in PATHS:
         if root and isinstance(arguments.get(key), str):
             arguments[key] = os.path.join(root, arguments[key])
-    source = source_class(**arguments)
+    try:
+        source = source_class(**arguments)
+    except ValueError as error:
+        if part != "val":
+            raise
+        none = "Where there is no val set: c.data.val = ConfigDict()"
+        raise ValueError(f"{error}\n{none}") from error
     if part != "unlabelled" and not source.class_names:
         raise ValueError(
             f"{where} (source {name!r}): {len(source)} pictures, but none has a label. "
