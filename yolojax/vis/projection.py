@@ -11,6 +11,7 @@ import numpy as np
 PERPLEXITY, COMPONENTS = 30.0, 50
 # t-SNE cannot do with fewer points.
 FEWEST = 5
+_FEW = 500
 
 
 def principal_components(
@@ -67,6 +68,7 @@ def neighbour_embedding(parts: Sequence[np.ndarray], *, seed: int) -> list[np.nd
     "The art of using t-SNE for single-cell transcriptomics", for the start.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     values = np.concatenate(parts)
     if len(values) < FEWEST:
@@ -86,5 +88,7 @@ def neighbour_embedding(parts: Sequence[np.ndarray], *, seed: int) -> list[np.nd
         learning_rate="auto",
         random_state=seed % 2**32,
     )
-    points = method.fit_transform(reduced.astype(np.float32))
+    # Threads that wait for each other cost more than few points do.
+    with threadpool_limits(1 if len(values) < _FEW else None):
+        points = method.fit_transform(reduced.astype(np.float32))
     return np.split(points, np.cumsum([len(part) for part in parts])[:-1])
