@@ -25,6 +25,22 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
+def check_file_place(path: Path, what: str) -> None:
+    """Check, before long work, that a file can be put somewhere without a new folder.
+
+    Args:
+        path: of the file.
+        what: whose it is, for the message, as a flag's name.
+
+    Raises:
+        ValueError: its folder is missing, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise ValueError(f"{what} {path} is a folder; give a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"{what} {path}: there is no folder {path.parent}")
+
+
 def replace_text(path: Path, text: str) -> None:
     """`replace_file` with text, in UTF-8."""
     replace_file(path, text.encode("utf-8"))
