@@ -153,7 +153,7 @@ def make_step(
         first_step=stage.first_step,
         levels=getattr(model, "levels", ()),
         per_picture=True,
-        weight=_loss_weight(settings),
+        weight=loss_weight(settings),
     )
     compiled = functools.partial(
         jax.jit, donate_argnums=0, out_shardings=sharding.replicated(mesh)
@@ -168,7 +168,7 @@ def make_step(
     return step, optimizer
 
 
-def _loss_weight(settings: Mapping[str, Any]) -> float:
+def loss_weight(settings: Mapping[str, Any]) -> float:
     """What the sum of a batch's losses counts in the gradient.
 
     Published detectors are trained by the sum over the nominal batch, classifiers by
