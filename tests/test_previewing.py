@@ -107,7 +107,7 @@ def test_each_augmentation_has_a_row(tmp_path, monkeypatch):
 def test_classes_are_captions_and_only_what_suits_them_is_shown(tmp_path, monkeypatch):
     settings = tiny_config(
         image_size=(32, 32),
-        model={"name": "yolov5n-cls", "width": 0.125, "depth": 0.33},
+        model={"name": "cnn5"},
         loss={"name": "cross_entropy"},
         data__train={"source": "handwritten"},
         data__val={},
