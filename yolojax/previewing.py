@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,21 +191,39 @@ def draw_each(
     batch = jax.device_get(jax.tree.map(lambda x: x[:EACH_BATCH], batch))
     room = recipe.num_output_boxes(settings, taken.run.max_boxes)
     cells, captions, drawn = [], [], 0
-    for number, name in enumerate(AUGMENTATIONS):
+
+    def augmented(name: str) -> Batch | None:
         policy = (given.get(name, {"name": name}),)
         augment = _augment_alone(taken, policy, room)
-        if augment is None:
-            continue
-        shown, _ = jax.device_get(jax.jit(augment)(taken.key, batch, mosaic_on=True))
-        own = range(min(EACH_SHOWN, len(shown.image)))
-        cells += [_draw_row(taken.run, shown, i) for i in own]
-        captions += [name] * len(own)
-        drawn += 1
-        progress(number + 1, len(AUGMENTATIONS))
+        return None if augment is None else _run_once(augment, taken.key, batch)
+
+    # Nearly all of the time goes into compiling, which threads can do side by side.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(augmented, AUGMENTATIONS)
+        for number, (name, shown) in enumerate(zip(AUGMENTATIONS, found, strict=True)):
+            progress(number + 1, len(AUGMENTATIONS))
+            if shown is None:
+                continue
+            own = range(min(EACH_SHOWN, len(shown.image)))
+            cells += [_draw_row(taken.run, shown, i) for i in own]
+            captions += [name] * len(own)
+            drawn += 1
     columns = len(cells) // drawn
     sheet = draw.contact_sheet(cells, columns, cell_size=(224, 224), captions=captions)
     draw.save_image(path, sheet)
     return drawn
+
+
+def _run_once(augment: Callable[..., Any], key: jax.Array, batch: Batch) -> Batch:
+    """What `augment` gives, on the host; compiled for a single run."""
+    function = jax.jit(functools.partial(augment, mosaic_on=True)).lower(key, batch)
+    on_cpu = jax.default_backend() == "cpu"
+    # Fast code takes longer to compile than it saves here.
+    options: dict[str, str | bool] | None = (
+        {"xla_backend_optimization_level": "0"} if on_cpu else None
+    )
+    shown, _ = jax.device_get(function.compile(compiler_options=options)(key, batch))
+    return shown
 
 
 def _augment_alone(taken: _Step, policy: Any, room: int) -> Any:
