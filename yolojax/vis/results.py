@@ -233,6 +233,7 @@ PANELS: Sequence[
     (_lines("Norm of the gradient"), _begins("gradient_norm")),
     (_lines("Updates over parameters"), _begins("update_ratio/")),
     (_lines("Targets of each level"), _begins("targets/")),
+    (_lines("Pseudo-labels, shares"), _begins("pseudo/")),
     (_plot_skipped, lambda name: name == "skipped_share"),
 )
 
