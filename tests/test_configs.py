@@ -15,6 +15,7 @@ DATA = {
     "coco": "coco128",
     "coco128": "coco128",
     "masks": "masks_coco",
+    "resnet50_masks": "masks_coco",
 }
 
 

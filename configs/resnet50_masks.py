@@ -1,0 +1,148 @@
+"""A detector on ResNet-50, for faces with and without masks (COCO JSON), 320 px.
+
+    python -m yolojax.train --config configs/resnet50_masks.py --workdir runs/resnet50 \
+        --config.data.root=/path/to/masks --config.init.weights=resnet50.pth
+    python -m yolojax.evaluate --workdir runs/resnet50
+
+resnet50.pth: torchvision's or timm's file of weights, or a run of a classifier; neck
+and head start fresh. Without --config.init.weights all does, which takes longer.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config; variant `smoke` runs a few steps."""
+    c = ConfigDict()
+    c.seed = 0
+    c.image_size = (320, 320)  # height, width; multiples of 32
+    c.batch_size = 16  # pictures over all devices
+    c.epochs = 60
+    c.max_steps = 0  # stop early after so many steps; 0: never
+    c.max_hours = 0.0  # stop and finish after so many hours; 0: never
+    c.devices = 0  # 0: all
+    c.dtype = "float32"  # bfloat16 on GPUs and TPUs
+    c.loss_scale = ConfigDict(dict(initial=32768.0, growth_steps=2000))  # of float16
+
+    c.model = ConfigDict()
+    c.model.name = "yolo"
+    c.model.num_classes = 3
+    c.model.backbone = "resnet50"  # any classifier with maps of strides 8, 16 and 32
+    c.model.backbone_arguments = ConfigDict(dict(zero_init=True, width=1.0))
+    c.model.width = 0.5  # of the neck
+    c.model.depth = 0.33
+    c.model.normalise = ConfigDict(dict(name="statistics"))  # those of ImageNet
+
+    c.hyp = ""  # a YOLOv5 hyper-parameter file, which has the last word
+    # weights: a run or a file; kernels: how new ones are drawn, "": as published
+    c.init = ConfigDict(dict(weights="", skip=(), kernels=""))
+    # Patterns of parameter paths, or so many first layers, that stay as they are.
+    c.freeze = ConfigDict(dict(match=(), layers=0, statistics=True))
+    c.stages = ()  # such as (dict(epochs=10, freeze=..., lr_scale=0.1), ...)
+
+    c.data = ConfigDict()
+    c.data.root = "data/masks"  # holds annotations, train2017, val2017
+    c.data.train = ConfigDict(
+        dict(
+            source="coco",
+            images="train2017",
+            annotations="annotations/custom_train.json",
+        )
+    )
+    c.data.val = ConfigDict(
+        dict(
+            source="coco",
+            images="val2017",
+            annotations="annotations/custom_val.json",
+        )
+    )
+    c.data.unlabelled = ConfigDict()  # pictures for pseudo-labels of classifiers
+    c.data.pseudo_labels = ConfigDict(dict(threshold=0.95, every_epochs=1))
+    # Of count parts of train the one at index is val; count 0: as data.val says.
+    c.data.folds = ConfigDict(dict(count=0, index=0, kind="stratified", groups=""))
+    c.data.max_boxes = 0  # 0: as many as the fullest picture has
+    c.data.num_threads = 0  # 0: one a core
+    c.data.cache = "encoded"  # none, encoded, disk, device
+    c.data.cache_bytes = 0  # most that the cache may take; 0: what is free
+    c.data.cache_dir = ""  # of the disk cache; empty: in the user's cache folder
+    c.data.sampling = ConfigDict(dict(name="shuffle", fraction=1.0))
+    c.data.strict = False  # True: stop when anything is wrong with the data
+
+    c.augment = ConfigDict()
+    c.augment.policy = (
+        dict(name="mosaic", probability=1.0),
+        dict(name="affine", scale=0.5, translate=0.1),
+        dict(name="flip_left_right", probability=0.5),
+        dict(name="hsv", hue=0.015, saturation=0.7, value=0.4),
+    )
+    c.augment.max_boxes = 0  # 0: twice data.max_boxes
+    c.augment.close_mosaic_epochs = 0
+    c.augment.multi_scale = ()  # factors of image_size, such as (0.75, 1.0, 1.25)
+    c.augment.boxes = ConfigDict(dict(min_side=2.0, min_share=0.1, max_aspect=100.0))
+    c.augment.adversarial = ConfigDict()  # such as dict(share=0.25, epsilon=4 / 255)
+
+    c.loss = ConfigDict()
+    c.loss.name = "yolov5"
+    c.loss.box = 0.05
+    c.loss.objectness = 1.0
+    c.loss.classes = 0.5
+    c.loss.anchor_ratio = 4.0
+    c.loss.label_smoothing = 0.0
+    c.loss.focal_gamma = 0.0
+    c.loss.scale_gains = True  # by levels, classes and image size, as published
+    c.loss.class_weights = ()  # one a class, or "balanced"
+    c.loss.parts = ConfigDict()  # such as dict(box=dict(name="siou"))
+    c.loss.arguments = ConfigDict()  # of the loss itself
+
+    c.optim = ConfigDict()
+    c.optim.name = "sgd"
+    c.optim.learning_rate = 0.01
+    c.optim.final_ratio = 0.01
+    c.optim.schedule = "linear"
+    c.optim.schedule_arguments = ConfigDict()
+    c.optim.momentum = 0.937
+    c.optim.weight_decay = 0.0005
+    c.optim.warmup_epochs = 3.0
+    c.optim.warmup_min_steps = 100
+    c.optim.warmup_bias_rate = 0.1
+    c.optim.warmup_momentum = 0.8
+    c.optim.clip_norm = 10.0
+    c.optim.nominal_batch = 64
+    c.optim.layer_decay = 1.0  # factor of the rate from each layer to the one before
+    c.optim.groups = ()  # such as (dict(match="^head/", rate=0.1), ...)
+    c.optim.transforms = ()  # such as (dict(name="clip_value", limit=1.0),)
+    c.optim.lookahead = ConfigDict()  # such as dict(steps=6, share=0.5)
+    c.optim.sam = ConfigDict()  # such as dict(name="sam", rho=0.05)
+    c.optim.arguments = ConfigDict()
+
+    c.ema = ConfigDict(dict(name="ramp", decay=0.9999, ramp=2000.0))
+    c.swa = ConfigDict(dict(epochs=0, learning_rate=0.0))  # of the last epochs
+
+    c.evaluate = ConfigDict()
+    c.evaluate.every_epochs = 1
+    c.evaluate.batch_size = 0  # 0: as in training
+    c.evaluate.letterbox = "square"  # or rectangular: a canvas for each batch
+    c.evaluate.score_threshold = 0.001
+    c.evaluate.iou_threshold = 0.6
+    c.evaluate.max_detections = 300
+    c.evaluate.max_candidates = 0  # 0: the default of the non-maximum suppression
+    c.evaluate.multi_label = True
+
+    c.checkpoint = ConfigDict(
+        dict(every_epochs=5, every_steps=0, keep=2, best="fitness")
+    )
+    # patience: evaluations without a better metric; 0: never
+    c.early_stopping = ConfigDict(dict(patience=0, metric="fitness", min_change=0.0))
+    c.log = ConfigDict(dict(every_steps=13, tensorboard=True, pictures=16, worst=50))
+    c.message = ""  # printed when the run has finished
+
+    if variant == "smoke":
+        c.epochs = 1
+        c.optim.warmup_epochs = 1.0
+        c.max_steps = 2
+        c.image_size = (64, 64)
+        c.batch_size = 8
+        c.model.backbone_arguments.width = 0.125
+    elif variant:
+        raise ValueError(f"no variant {variant!r}; choices: smoke")
+    return c
