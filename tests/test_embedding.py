@@ -1,6 +1,9 @@
 """Features of a run's pictures: which pictures, which numbers, which files."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from yolojax.engine import sharding
 from yolojax.models.classifier import BackboneAndHead, Classifier, LinearHead
 from yolojax.models.cnn import Blocks
 
+ROOT = Path(__file__).resolve().parents[1]
 DIGITS = {"source": "handwritten", "size": 8}
 DATA = {
     "train": DIGITS | {"split": "train"},
@@ -120,3 +124,22 @@ def test_weights_that_give_no_numbers_are_refused(loaded, tmp_path):
     worse = dataclasses.replace(loaded, variables=broken | {"params": params})
     with pytest.raises(ValueError, match="head/linear:input of one-block gives no fin"):
         embedding.write_features(worse, tmp_path, splits=("val",), most=5)
+
+
+@pytest.mark.slow
+def test_the_command_draws_a_runs_features(tmp_path):
+    def run(module, *options):
+        command = [sys.executable, "-m", f"yolojax.{module}", *options]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    config, workdir = "configs/digits_classifier.py:smoke", str(tmp_path / "run")
+    trained = run("train", "--config", config, "--workdir", workdir)
+    assert trained.returncode == 0, trained.stderr
+    options = ("--weights", workdir, "--output", str(tmp_path / "out"))
+    drawn = run("features", *options, "--pictures", "20", "--layer", "backbone/block1")
+    assert drawn.returncode == 0, drawn.stderr
+    assert "features of backbone/block1, pictures: 20 of train" in drawn.stdout
+    assert (tmp_path / "out" / "tsne.png").is_file()
+    refused = run("features", *options, "--layer", "backbone/blok1")
+    assert refused.returncode == 2
+    assert "Did you mean 'backbone/block1'" in refused.stderr.splitlines()[0]
