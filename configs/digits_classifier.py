@@ -1,7 +1,7 @@
 """A small CNN on scikit-learn's 8 x 8 handwritten digits: the classifiers' quick start.
 
-python -m yolojax.train --config configs/digits_classifier.py --workdir runs/digits
-python -m yolojax.evaluate --workdir runs/digits --split test
+    python -m yolojax.train --config configs/digits_classifier.py --workdir runs/digits
+    python -m yolojax.evaluate --workdir runs/digits --split test
 
 Last run: 2026-11-24, commit 6412adb, two CPU cores, .7 minutes; accuracy on test with
 seeds 0, 1, 2: .9887, .9859, .9859.

@@ -66,6 +66,40 @@ def test_four_devices_train_as_one_does():
         np.testing.assert_allclose(one, found[4][1][path], atol=2e-5, err_msg=path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": {"cache": "device"}},
+        {"augment": {"adversarial": {"share": 0.5}}},
+        {"optim": {"sam": {"name": "sam", "rho": 0.05}}, "dtype": "bfloat16"},
+        {"dtype": "float16", "loss": {"name": "squared_error"}},
+        {"freeze": {"layers": 2}, "optim": {"layer_decay": 0.8}},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_the_engine_serves_classifiers_as_well(changes):
+    given = config()
+    for key, value in changes.items():
+        given[key] = {**given[key], **value} if isinstance(value, dict) else value
+    run = experiment.build(given)
+    feed, state = run.feed(run.initial_state()), run.initial_state()
+    feed.fill(None)
+    losses = []
+    for number in range(4):
+        batch = feed.put(next(feed.batches))
+        state, numbers = run.step_at(number)(state, batch)
+        assert float(numbers["finite"]) or "loss_scale" in numbers
+        losses.append(float(numbers["loss"]))
+    feed.batches.close()
+    assert np.isfinite(losses).all()
+    first, last = (flatten(v["params"]) for v in (run.start.variables, state._asdict()))
+    moved = {path for path in first if (np.asarray(last[path]) != first[path]).any()}
+    frozen = {path for path in first if path.startswith(("backbone/block0/conv",))}
+    assert bool(moved & frozen) == ("freeze" not in changes)
+    assert any(path.startswith("head/linear") for path in moved)
+
+
 def test_the_gradient_is_that_of_the_mean_over_the_nominal_batch():
     # Two batches of 16 make one step of 32: each counts by 1 / 32 a picture.
     from yolojax import recipe
