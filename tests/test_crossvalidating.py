@@ -95,6 +95,15 @@ def test_cross_validation_is_refused_where_it_cannot_be(tmp_path):
         crossvalidating.cross_validate(tiny_config(), tmp_path, count=4)
 
 
+def test_sigterm_ends_in_order_also_between_the_folds(capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, crossvalidating.ending_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "the same command goes on from there" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_mean_and_spread_are_over_the_folds_that_have_a_number():
     metrics = [
         {

@@ -65,7 +65,7 @@ def cross_validate(
     several = [fold_settings(settings, count, i, kind) for i in range(count)]
     for chosen, run in zip(several, runs, strict=True):
         config.check_config(_as_begun(chosen, run), run)
-    with _ending_on_sigterm():
+    with ending_on_sigterm():
         for index, (chosen, run) in enumerate(zip(several, runs, strict=True)):
             print(f"== fold {index} of {count}: {run} ==", flush=True)
             if code := run_fold(chosen, run):
@@ -131,7 +131,7 @@ def _plain(settings: Mapping[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
+def ending_on_sigterm() -> Iterator[None]:
     """SIGTERM ends the process in order, with its usual code, also between the folds.
 
     In training the loop sees to it, and saves first; all other files are written in one
