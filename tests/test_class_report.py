@@ -117,3 +117,13 @@ def test_the_data_are_drawn(tmp_path):
     parts = {"train": (source, range(3)), "val": (source, [0])}
     line = class_report.draw_data(parts, NAMES, tmp_path)
     assert (tmp_path / line.split(":")[0]).is_file()
+
+
+def test_pictures_of_high_loss_are_drawn_and_listed(tmp_path):
+    source = Painted([[0], [1, 2], []])
+    examples = [source[i] for i in (1, 2)]
+    class_report.draw_losses(examples, [3.0, 0.5], NAMES, tmp_path)
+    rows = read(tmp_path / "worst.json")
+    assert [row["labels"] for row in rows] == [["bee", "cat"], []]
+    assert [(row["image_id"], row["loss"]) for row in rows] == [(101, 3.0), (102, 0.5)]
+    assert (tmp_path / "plots" / "worst.png").is_file()

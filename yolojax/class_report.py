@@ -140,28 +140,27 @@ def draw_losses(
     """Draw training pictures by their losses, and list them.
 
     Args:
-        examples: the pictures, the worst first.
+        examples: the pictures, the worst first; at least one.
         losses: of each.
         class_names: names by label.
         output: gets plots/worst.png and worst.json.
     """
-    named = ["+".join(class_names[int(i)] for i in e.labels) for e in examples]
-    cell = mistakes.CELL
+    labels = [[class_names[int(i)] for i in e.labels] for e in examples]
+    cells = [decode_image(e.image, min_size=mistakes.CELL) for e in examples]
+    captions = [
+        f"{loss:.3g}  {'+'.join(own)}  {Path(example.name).name}"
+        for example, own, loss in zip(examples, labels, losses, strict=True)
+    ]
     sheet = contact_sheet(
-        [
-            fit_into(decode_image(e.image, min_size=mistakes.CELL), cell)
-            for e in examples
-        ],
-        6,
-        cell_size=cell,
-        captions=[
-            f"{loss:.3g}  {name}" for loss, name in zip(losses, named, strict=True)
-        ],
+        [fit_into(cell, mistakes.CELL) for cell in cells],
+        mistakes.COLUMNS,
+        cell_size=mistakes.CELL,
+        captions=captions,
     )
     save_image(output / "plots" / "worst.png", sheet)
     rows = [
-        {"name": e.name, "image_id": e.image_id, "loss": loss, "labels": name}
-        for e, loss, name in zip(examples, losses, named, strict=True)
+        {"name": e.name, "image_id": e.image_id, "loss": float(loss), "labels": own}
+        for e, own, loss in zip(examples, labels, losses, strict=True)
     ]
     write_json(output / "worst.json", rows)
 
