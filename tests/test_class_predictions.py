@@ -168,6 +168,7 @@ def test_flags_of_the_other_kind_are_refused(flag, kind, message, tmp_path):
     predict = getattr(predicting, kind)
     with pytest.raises(ValueError, match=message):
         predict([], [], tmp_path, Given(**{flag: 1}), None)
+    predicting.check_kind(Given(), kind == "classify")
 
 
 def test_flags_are_checked_before_anything_is_loaded():

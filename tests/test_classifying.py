@@ -2,11 +2,12 @@
 
 import types
 
+import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax import inference, settings
+from yolojax import classifying, inference, settings
 from yolojax.classifying import ClassPredictor, Views
 from yolojax.engine import sharding
 
@@ -31,7 +32,7 @@ def known(gain=4.0, *, names=("red", "green", "blue"), loss="cross_entropy", pol
     )
     return inference.Loaded(
         settings=chosen,
-        model=types.SimpleNamespace(apply=apply),  # type: ignore[arg-type]
+        model=types.SimpleNamespace(apply=apply, name="known"),  # type: ignore[arg-type]
         variables={"gain": np.float32(gain)},
         class_names=names,
         category_ids=(0, 1, 2),
@@ -73,22 +74,30 @@ BRIGHT = ({"name": "brightness", "factor": 0.9},)
 HALF_RED = np.array(RED) // 2
 
 
-def test_views_are_seeded_weighed_and_go_by_the_place_of_the_picture():
+def find(batch_size, pictures, first=0, **views):
     loaded = known(policy=BRIGHT)
+    predict = ClassPredictor([loaded], batch_size=batch_size, views=Views(**views))
+    return predict(pictures, first)
 
-    def find(batch_size, pictures, first=0, **views):
-        predict = ClassPredictor([loaded], batch_size=batch_size, views=Views(**views))
-        return predict(pictures, first)
 
-    one, three = plain(*HALF_RED), [plain(*HALF_RED)] * 3
+def test_views_are_weighed_and_go_by_the_place_of_the_picture():
+    one = plain(*HALF_RED)
     [without] = find(1, [one])
-    seen = find(3, three, count=2, plain_weight=0.0)
+    seen = find(3, [one] * 3, count=2, plain_weight=0.0)
     assert np.ptp(seen[:, 0]) > 1e-3  # each picture has its own views
     # The second picture, in a batch of its own.
     [both] = find(1, [one], first=1, count=2, plain_weight=0.25)
     np.testing.assert_allclose(both, 0.25 * without + 0.75 * seen[1], atol=1e-6)
-    other = find(3, three, count=2, plain_weight=0.0, seed=1)
-    assert np.abs(other - seen)[:, 0].min() > 1e-4
+
+
+@pytest.mark.slow
+def test_the_seed_decides_the_views():
+    first, again, other = (
+        find(2, [plain(*HALF_RED)] * 2, count=1, plain_weight=0.0, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(other - first)[:, 0].min() > 1e-4
 
 
 def test_a_policy_without_entries_shows_the_plain_view():
@@ -110,3 +119,35 @@ def test_wrong_views_and_members_are_refused():
         match="is a classifier of one label, .* is a classifier of several labels",
     ):
         ClassPredictor([known(), known(loss="multi_label")], batch_size=1)
+
+
+def test_an_ensemble_is_evaluated_on_the_pictures_of_val(tmp_path, monkeypatch):
+    for part in ("train", "val"):
+        for number, name in enumerate(("a", "b", "c")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            # Blue first; the last class is painted wrongly.
+            colour = np.roll([0, 0, 255], -min(number, 1))
+            picture = np.full((16, 16, 3), colour, np.uint8)
+            cv2.imwrite(str(folder / "1.png"), picture)
+            cv2.imwrite(str(folder / "2.png"), picture[:8])
+    members = [known(gain, names=("a", "b", "c")) for gain in (4.0, 1.0)]
+    chosen = members[0].settings
+    val = {"source": "folder", "root": str(tmp_path), "split": "val"}
+    chosen["data"]["val"], chosen["batch_size"] = val, 4
+    written = []
+    monkeypatch.setattr(
+        classifying.class_report,
+        "write_report",
+        lambda *given, **more: written.append((given, more)) or ["evaluation.json"],
+    )
+    seen = []
+    metrics, lines = classifying.evaluate_classifiers(
+        members, Views(), tmp_path, lambda done, total: seen.append((done, total))
+    )
+    assert lines == ["evaluation.json"] and seen == [(4, 6), (6, 6)]
+    np.testing.assert_allclose(metrics["accuracy"], 4 / 6)
+    [((probabilities, *_), more)] = written
+    expected = (softmax(4, 0, 0) + softmax(1, 0, 0)) / 2
+    np.testing.assert_allclose(probabilities[0], expected, atol=1e-6)
+    assert more["conditions"]["weights"] == [member.origin for member in members]

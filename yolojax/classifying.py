@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from yolojax import datasets, ensembling, objectives, recipe
+from yolojax import (
+    class_report,
+    datasets,
+    ensembling,
+    evaluating,
+    inference,
+    objectives,
+    recipe,
+)
 from yolojax.data import pipeline
 from yolojax.data.cache import NoCache
+from yolojax.data.decode import decode_image
 from yolojax.engine import classify, sharding
 from yolojax.inference import DecodedPictures, Loaded
 from yolojax.records import Stored
@@ -155,3 +165,67 @@ class _Member:
         return pipeline.EvalBatches(
             DecodedPictures(pictures), row, [layout], num_threads=self._threads
         )
+
+
+def evaluate_classifiers(
+    members: Sequence[Loaded],
+    views: Views,
+    output: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The numbers of classifiers, views, or both together, on `data.val` of the first.
+
+    Args:
+        members: the classifiers; each sees pictures at its own size.
+        views: how they look at each picture.
+        output: gets what `class_report.write_report` writes.
+        progress: `progress(done, total)` in pictures.
+
+    Returns:
+        The numbers, printed too, and a line about each file.
+
+    Raises:
+        ValueError: no data, or other classes than the classifiers'.
+    """
+    ensembling.check_members(members)
+    first, data = inference.labelled_data(members[0])
+    conditions = inference.conditions(first)
+    if len(members) == 1 and not views.count:
+        return evaluating.evaluate_classifier(
+            first.settings,
+            first.model,  # type: ignore[arg-type]
+            first.mesh,
+            data,
+            first.variables,
+            first.class_names,
+            output,
+            conditions=conditions,
+            progress=progress,
+        )
+    chosen, indices = first.settings, data.keep.tolist()
+    batch_size = chosen["evaluate"]["batch_size"] or chosen["batch_size"]
+    batch_size = min(batch_size, len(indices))
+    predict = ClassPredictor(members, batch_size=batch_size, views=views)
+    parts = []
+    for start in range(0, len(indices), batch_size):
+        some = indices[start : start + batch_size]
+        pictures = [decode_image(data.source[index].image) for index in some]
+        parts.append(predict(pictures, start))
+        if progress is not None:
+            progress(start + len(some), len(indices))
+    probabilities = np.concatenate(parts)
+    metrics = class_report.report_numbers(probabilities, data.source, data.keep)
+    print(evaluating.format_numbers(metrics, first.class_names))
+    if jax.process_index() > 0:
+        return metrics, []
+    lines = class_report.write_report(
+        probabilities,
+        data.source,
+        data.keep,
+        first.class_names,
+        output,
+        conditions=conditions
+        | {"weights": [member.origin for member in members]}
+        | {"views": dataclasses.asdict(views)},
+    )
+    return metrics, lines

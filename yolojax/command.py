@@ -51,6 +51,13 @@ def define_merging() -> None:
     )
 
 
+def define_views() -> None:
+    """Define how classifiers look at pictures; see `classifying.Views`."""
+    flags.DEFINE_integer("views", 0, "Classifiers: augmented views of each picture.", 0)
+    flags.DEFINE_float("plain_weight", 0.5, "Share of the plain view.", 0.0, 1.0)
+    flags.DEFINE_integer("seed", 0, "Decides the augmented views.", 0)
+
+
 def merging() -> dict[str, Any]:
     """What the flags of `define_merging` say."""
     return {
@@ -160,7 +167,8 @@ def _set_up_jax() -> None:
 def _flags_help() -> str:
     """A line a flag of the command at hand."""
     own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-    names = ("config", "augment", "scales", "merge", "merge_iou")
+    names = [flag.name for flag in FLAGS.flags_by_module_dict().get(__name__, [])]
+    names = dict.fromkeys(["config", *names])
     shared = [FLAGS[name] for name in names if name in FLAGS]
     return "\n".join(
         f"  --{flag.name}: {flag.help}"

@@ -1,6 +1,7 @@
-"""COCO numbers of a trained detector: the COCO table and one row a class.
+"""Numbers of a trained network: the COCO table of a detector and one row a class.
 
-Below it the numbers by the rules of YOLOv5 and VOC-2007; precision, recall and F1.
+Below it the numbers by the rules of YOLOv5 and VOC-2007; precision, recall and F1. Of a
+classifier accuracy, precision, recall, F1 and calibration, with plots.
 
     python -m yolojax.evaluate --workdir runs/x
     python -m yolojax.evaluate --workdir runs/bccd --split test
@@ -11,12 +12,13 @@ Below it the numbers by the rules of YOLOv5 and VOC-2007; precision, recall and 
     python -m yolojax.evaluate --weights runs/x --weights runs/y --merge wbf
 
 --augment looks at pictures in several sizes, also mirrored; what these and several
---weights find is merged by weighted box fusion or suppression.
+--weights find is merged by weighted box fusion or suppression. Classifiers: --views 5
+looks at augmented pictures, too; the mean of all counts.
 
 Without --config the run's own config is taken; a file has none. Writes
 evaluation.json and predictions.json (COCO results format) into --output, by default
-the (first) workdir; with --split, --config, --letterbox, --augment, several --weights
-or one checkpoint a folder in it; for a file runs/evaluate/<its name>.
+the (first) workdir; with --split, --config, --letterbox, --augment, --views, several
+--weights or one checkpoint a folder in it; for a file runs/evaluate/<its name>.
 """
 
 from pathlib import Path
@@ -42,11 +44,19 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("output", None, "Where the JSON files go.")
 command.define_merging()
+command.define_views()
 
 
 def main() -> int:
     """Evaluate as the flags say."""
-    from yolojax import ensembling, inference, settings
+    from yolojax import (
+        classifying,
+        ensembling,
+        inference,
+        network,
+        predicting,
+        settings,
+    )
     from yolojax.automatic import memory_share
     from yolojax.engine import checkpoint
     from yolojax.engine.progress import counter
@@ -56,9 +66,10 @@ def main() -> int:
     weights = all_weights[0]
     if not weights:
         raise ValueError("give --workdir or --weights")
+    predicting.check_flags(given)
     how = ensembling.asked_for(len(all_weights), **command.merging())
-    merged = [] if how is None else [how.name]
-    merged += ["augment"] * given.augment + ["ensemble"] * (len(all_weights) > 1)
+    merged = [given.merge] + ["augment"] * given.augment + ["views"] * (given.views > 0)
+    merged += ["ensemble"] * (len(all_weights) > 1)
     folder = checkpoint.workdir_of(weights)
     if folder.is_file():
         if not given.config:
@@ -90,12 +101,22 @@ def main() -> int:
     members = [inference.load(each, change) for each in all_weights]
     for member in members:
         print(f"{member.model.name}, step {member.step} of {member.origin}", flush=True)
+    classifies = network.is_classifier(members[0].settings)
+    predicting.check_kind(given, classifies)
+    lines = ["evaluation.json", "predictions.json"]
     with counter("pictures") as progress:
-        if how is None:
+        if classifies:
+            views = classifying.Views(given.views, given.plain_weight, given.seed)
+            _, lines = classifying.evaluate_classifiers(
+                members, views, output, progress
+            )
+        elif how is None:
             inference.evaluate_detector(members[0], output, progress)
         else:
             ensembling.evaluate_detectors(members, how, output, progress)
-    print(f"written: {output / 'evaluation.json'}, {output / 'predictions.json'}")
+    print(f"written into {output}:")
+    for line in lines:
+        print(f"  {line}")
     return 0
 
 

@@ -31,10 +31,8 @@ flags.DEFINE_bool("recursive", False, "Also take folders inside of folders.")
 flags.DEFINE_float("conf", 0.25, "What is less sure is left out.", 0.0, 1.0)
 flags.DEFINE_float("iou", 0.45, "Overlap above which a box gives way.", 0.0, 1.0)
 command.define_merging()
+command.define_views()
 flags.DEFINE_bool("submission", False, "Classifiers: write submission.csv.")
-flags.DEFINE_integer("views", 0, "Classifiers: augmented views of each picture.", 0)
-flags.DEFINE_float("plain_weight", 0.5, "Share of the plain view.", 0.0, 1.0)
-flags.DEFINE_integer("seed", 0, "Decides the augmented views.", 0)
 flags.DEFINE_bool(
     "draw", None, "Classifiers: write each picture with its class; by default up to 20."
 )

@@ -19,7 +19,7 @@ from yolojax.inference import Found, Loaded
 from yolojax.vis import draw, video
 from yolojax.weights.published import missing_names
 
-# Flags of `predict` that only one kind of network has, and what says the same for the
+# Flags that only one kind of network has, and what says the same for the
 # other kind.
 DETECTOR_FLAGS = {
     "augment": "--views",
@@ -184,7 +184,7 @@ def _rows(
 
 
 def check_flags(given: Any) -> None:
-    """Check the flags of `predict` as far as that needs no network.
+    """Check the flags of a command as far as that needs no network.
 
     Raises:
         ValueError: a wrong value, or one that nothing uses.
@@ -195,20 +195,27 @@ def check_flags(given: Any) -> None:
         raise ValueError("--plain_weight and --seed are those of --views: give it, too")
 
 
-def _was_given(given: Any, names: Iterable[str]) -> list[str]:
-    """Those of the flags that stand on the command line."""
-    return [name for name in names if given[name].present]
-
-
-def _check_kind(given: Any, others: dict[str, str], kind: str, other_kind: str) -> None:
+def check_kind(given: Any, classifies: bool) -> None:
     """Check that no flag is for the other kind of network.
+
+    Args:
+        given: the flags of a command.
+        classifies: whether its network is a classifier.
 
     Raises:
         ValueError: one is.
     """
+    others = DETECTOR_FLAGS if classifies else CLASSIFIER_FLAGS
+    kinds = ("classifiers", "detectors")
+    kind, other = kinds if classifies else kinds[::-1]
     for name in _was_given(given, others):
-        more = f"; {kind}s have {others[name]}" if others[name] else ""
-        raise ValueError(f"--{name} is for {other_kind}s, not for {kind}s{more}")
+        more = f"; {kind} have {others[name]}" if others[name] else ""
+        raise ValueError(f"--{name} is for {other}, not for {kind}{more}")
+
+
+def _was_given(given: Any, names: Iterable[str]) -> list[str]:
+    """Those of the flags that stand on the command line."""
+    return [name for name in names if name in given and given[name].present]
 
 
 def detect(
@@ -233,7 +240,7 @@ def detect(
     Raises:
         ValueError: detectors or flags that do not go together.
     """
-    _check_kind(given, CLASSIFIER_FLAGS, "detector", "classifier")
+    check_kind(given, False)
     ensembling.check_members(members)
     keys = ("augment", "scales", "merge", "merge_iou")
     how = ensembling.asked_for(len(members), **{key: given[key].value for key in keys})
@@ -268,7 +275,7 @@ def classify(
     report: Report,
 ) -> int:
     """Predict with classifiers, as the flags say; see `detect`."""
-    _check_kind(given, DETECTOR_FLAGS, "classifier", "detector")
+    check_kind(given, True)
     predictor = ClassPredictor(
         members,
         batch_size=min(given.batch_size, max(1, len(items))),
