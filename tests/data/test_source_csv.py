@@ -151,3 +151,10 @@ def test_a_table_that_is_no_text(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"a.png,\xff\xfe\n")
     with pytest.raises(ValueError, match="labels.csv cannot be read as UTF-8 text"):
         CsvSource(csv=str(tmp_path / "labels.csv"))
+
+
+def test_names_as_other_systems_write_them(table, tmp_path):
+    paint(tmp_path / "pictures" / "sub" / "caf\u00e9.png")
+    source = table("sub\\cafe\u0301.png,caf\u00e9\na.png,cafe\u0301\n")
+    assert names_of(source) == ["caf\u00e9.png", "a.png"]
+    assert classes_of(source) == [("caf\u00e9",)] * 2

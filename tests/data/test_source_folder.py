@@ -1,10 +1,14 @@
+import os
+
 import numpy as np
 import pytest
 
 from tests.data.classified import classes_of, names_of, paint
 from tests.shared import shared
 from yolojax.data import check, pipeline
+from yolojax.data.report import Report
 from yolojax.data.sources import CLASS_SOURCES, SOURCES, make_source
+from yolojax.data.sources.base import list_pictures
 from yolojax.data.sources.folder import FolderSource
 from yolojax.data.sources.handwritten import HandwrittenSource
 from yolojax.data.sources.labelled import in_order, numbers_of
@@ -186,3 +190,37 @@ def test_handwritten_digits_in_three_splits():
 def test_sources_for_classes_are_in_the_table():
     assert CLASS_SOURCES < SOURCES.keys()
     assert hasattr(HandwrittenSource(), "multi_label")
+
+
+def test_accents_are_the_same_in_both_ways_to_write_them(tmp_path):
+    root = make(tmp_path, **{"train__caf\u00e9": 2, "val__cafe\u0301": 2})
+    val = FolderSource(root=root, split="val")
+    assert classes_of(val) == [("caf\u00e9",)] * 2 and not val.report.counts
+
+
+def test_a_class_name_that_is_no_text_is_named(tmp_path):
+    folder = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9"))
+    for number in range(2):
+        paint(tmp_path / f"{number}.png", number)
+    os.mkdir(folder)
+    for number in range(2):
+        os.rename(tmp_path / f"{number}.png", os.path.join(folder, f"{number}.png"))
+    with pytest.raises(ValueError, match="is no valid text; rename it"):
+        FolderSource(root=str(tmp_path), fractions=(1.0,))
+
+
+def test_hostile_files_are_left_out_and_said(tmp_path):
+    for kind in ("images", "names"):
+        (tmp_path / kind).mkdir()
+        for file in shared("data", "hostile", kind).iterdir():
+            (tmp_path / kind / file.name).symlink_to(file)
+    source = FolderSource(root=str(tmp_path), fractions=(1.0,))
+    assert source.class_names == ("images", "names")
+    report, keep = check.scan(source)
+    left_out = source.report.counts["unreadable picture"]
+    left_out += report.counts["unreadable picture"]
+    listed = sum(
+        len(list_pictures(tmp_path / kind, Report())) for kind in ("images", "names")
+    )
+    assert len(keep) + left_out == listed and left_out > 10
+    assert f"{tmp_path}/images/bad_iCCP.png: cut short" in source.report.render()

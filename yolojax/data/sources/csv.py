@@ -7,6 +7,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from yolojax.data.sources.folder import FOLDER_NAMES
 from yolojax.data.sources.labelled import (
     ClassifiedPictures,
     check_classes,
+    composed,
     in_order,
     readable,
     report_counts,
@@ -139,10 +141,14 @@ def _find(name: str) -> Path:
 
 
 def _path(home: Path, name: str, suffix: str) -> str:
+    """Where a picture is; names are also read as other systems write them."""
     path = os.path.join(home, name + suffix)
-    if os.sep == "/" and "\\" in name and not os.path.exists(path):
-        return os.path.join(home, name.replace("\\", "/") + suffix)
-    return path
+    if os.path.exists(path):
+        return path
+    forward = name.replace("\\", "/")
+    others = [forward, *(unicodedata.normalize(f, forward) for f in ("NFC", "NFD"))]
+    found = (os.path.join(home, other + suffix) for other in others)
+    return next(filter(os.path.exists, found), path)
 
 
 def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -208,10 +214,11 @@ def _read(
         seen[name] = line
         if classes:
             marks = zip(labels_at, found, strict=True)
-            labels = tuple(header[place] for place, mark in marks if float(mark or 0))
+            marked = (header[place] for place, mark in marks if float(mark or 0))
+            labels = tuple(map(composed, marked))
         else:
             parts = [cell.split(separator) if separator else [cell] for cell in found]
-            labels = tuple(part.strip() for own in parts for part in own)
+            labels = tuple(composed(part.strip()) for own in parts for part in own)
         labels = tuple(label for label in labels if label not in ("", NO_LABEL))
         rows.append(_Row(line, name, labels, _split(cells, where, file, line)))
     several = bool(classes or separator or len(labels_at) > 1)
@@ -261,7 +268,7 @@ def _indicators(
         for place in labels_at:
             if place < len(cells) and cells[place] not in ("", "0", "1", "0.0", "1.0"):
                 return ()
-    return tuple(names)
+    return tuple(map(composed, names))
 
 
 def _split(cells: Sequence[str], where: _Columns, file: Path, line: int) -> str:

@@ -13,6 +13,7 @@ from yolojax.data.sources.folder import find_root, split_folder
 from yolojax.data.sources.labelled import (
     ClassifiedPictures,
     check_classes,
+    composed,
     in_order,
     readable,
     report_counts,
@@ -119,7 +120,7 @@ def _labels(
     for path in paths:
         name = os.path.relpath(path, folder).replace(os.sep, "/")
         match = expression.search(name)
-        found.append(match["label"] if match else None)
+        found.append(composed(match["label"] or "") if match else None)
     return found
 
 

@@ -16,6 +16,7 @@ from yolojax.data.sources.base import (
 from yolojax.data.sources.labelled import (
     ClassifiedPictures,
     check_classes,
+    composed,
     in_order,
     readable,
     report_counts,
@@ -163,7 +164,8 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _class_names(train: Path) -> tuple[str, ...]:
     """The folders that hold a picture."""
-    return in_order(n for n in _folders(train) if list_pictures(train / n, Report()))
+    names = (n for n in _folders(train) if list_pictures(train / n, Report()))
+    return in_order(map(composed, names))
 
 
 def _read_folders(
@@ -178,13 +180,13 @@ def _read_folders(
         if not here:
             message = "no picture in it; expected those of a class"
             report.add("empty class folder", folder / name, None, message)
-        elif name not in by_name:
+        elif composed(name) not in by_name:
             message = f"{len(here)} pictures of a class that train does not have, "
             message += f"which has {', '.join(names[:8])}{', ...' * (len(names) > 8)}"
             report.add("unknown class", folder / name, None, f"{message}; left out")
         else:
             paths += here
-            labels += [(by_name[name],)] * len(here)
+            labels += [(by_name[composed(name)],)] * len(here)
     return paths, labels
 
 

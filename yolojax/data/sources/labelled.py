@@ -7,6 +7,7 @@ batches are those of the detection sources.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ class ClassifiedPictures:
         multi_label: whether a picture may have several labels.
 
     Raises:
-        ValueError: there is no picture.
+        ValueError: there is no picture, or a class name that is no text.
     """
 
     def __init__(
@@ -44,6 +45,9 @@ class ClassifiedPictures:
             raise ValueError(
                 f"not one picture can be used:\n{report.render()}".rstrip(":\n")
             )
+        for name in class_names:
+            if name.encode(errors="replace").decode() != name:
+                raise ValueError(f"the class name {name!r} is no valid text; rename it")
         self.class_names = tuple(class_names)
         self.category_ids = numbers_of(class_names)
         self.report = report
@@ -112,6 +116,11 @@ def readable(
     }
 
 
+def composed(name: str) -> str:
+    """A class name as most write it: macOS parts letters from their accents."""
+    return unicodedata.normalize("NFC", name)
+
+
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Class names, each once: by number where all are numbers, else as text."""
     distinct = set(names)
@@ -138,9 +147,9 @@ def check_classes(classes: Any) -> tuple[str, ...]:
     fine = isinstance(classes, tuple | list) and all(
         isinstance(name, str) and name for name in classes
     )
-    if not fine or len(set(classes)) < len(classes):
+    if not fine or len(set(map(composed, classes))) < len(classes):
         raise ValueError(f"classes must be distinct names, not {classes!r}")
-    return tuple(classes)
+    return tuple(map(composed, classes))
 
 
 def report_counts(
