@@ -146,13 +146,13 @@ def draw_losses(
         output: gets plots/worst.png and worst.json.
     """
     labels = [[class_names[int(i)] for i in e.labels] for e in examples]
-    cells = [decode_image(e.image, min_size=mistakes.CELL) for e in examples]
+    cells = [_small(example) for example in examples]
     captions = [
         f"{loss:.3g}  {'+'.join(own)}  {Path(example.name).name}"
         for example, own, loss in zip(examples, labels, losses, strict=True)
     ]
     sheet = contact_sheet(
-        [fit_into(cell, mistakes.CELL) for cell in cells],
+        cells,
         mistakes.COLUMNS,
         cell_size=mistakes.CELL,
         captions=captions,
@@ -198,10 +198,14 @@ class _Judged(NamedTuple):
             own = np.flatnonzero(self.targets[row]).tolist()
             names = "+".join(self.class_names[i] for i in own) or "nothing"
             caption = f"is {names}  {caption}"
-        picture = decode_image(example.image, min_size=mistakes.CELL)
-        return mistakes.Shown(
-            picture, label, float(self.probabilities[row, label]), caption
-        )
+        score = float(self.probabilities[row, label])
+        return mistakes.Shown(_small(example), label, score, caption)
+
+
+def _small(example: Example) -> np.ndarray:
+    """The picture fitted into a cell at once: photographs are large."""
+    picture = decode_image(example.image, min_size=mistakes.CELL)
+    return fit_into(picture, mistakes.CELL)
 
 
 def _draw_predictions(judged: _Judged) -> tuple[list[str], dict[str, Any]]:
