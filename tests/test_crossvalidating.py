@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import signal
 import subprocess
 
@@ -93,6 +94,18 @@ def test_cross_validation_is_refused_where_it_cannot_be(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds a run; give another --workdir"):
         crossvalidating.cross_validate(tiny_config(), tmp_path, count=4)
+
+
+def test_a_fold_that_was_begun_again_is_not_finished(tmp_path):
+    chosen = tiny_config()
+    assert not crossvalidating.is_finished(chosen, tmp_path)
+    settings.write_config(chosen, tmp_path)
+    assert not crossvalidating.is_finished(chosen, tmp_path)
+    (tmp_path / "summary.json").write_text("{}")
+    assert crossvalidating.is_finished(chosen, tmp_path)
+    assert not crossvalidating.is_finished(tiny_config(epochs=3), tmp_path)
+    os.utime(tmp_path / "summary.json", ns=(0, 0))
+    assert not crossvalidating.is_finished(chosen, tmp_path)
 
 
 def test_sigterm_ends_in_order_also_between_the_folds(capfd):

@@ -95,7 +95,7 @@ def run_fold(settings: Mapping[str, Any], workdir: Path) -> int:
     Returns:
         See `training.train`.
     """
-    if not _is_finished(settings, workdir):
+    if not is_finished(settings, workdir):
         for name in pooling.FILES:
             # Of weights that may now change.
             (workdir / name).unlink(missing_ok=True)
@@ -111,11 +111,15 @@ def run_fold(settings: Mapping[str, Any], workdir: Path) -> int:
     return 0
 
 
-def _is_finished(settings: Mapping[str, Any], workdir: Path) -> bool:
+def is_finished(settings: Mapping[str, Any], workdir: Path) -> bool:
     """Whether the run has come to its end by just this config."""
-    if not (workdir / "summary.json").exists():
+    summary, begun_by = workdir / "summary.json", workdir / "config.json"
+    if not summary.exists():
         return False
-    begun = config.from_json((workdir / "config.json").read_text())
+    # A run that goes on, as for more epochs, has written its config again.
+    if summary.stat().st_mtime_ns < begun_by.stat().st_mtime_ns:
+        return False
+    begun = config.from_json(begun_by.read_text())
     return _plain(as_begun(settings, begun)) == _plain(begun)
 
 
