@@ -12,7 +12,7 @@ from yolojax.trees import flatten
 from yolojax.weights.mapping import layer_numbers
 
 # Their windows are not all padded, or their maps end before stride 32.
-NO_BACKBONES = ("alexnet", "googlenet", "inception_v3", "squeezenet")
+NO_BACKBONES = ("alexnet", "cnn5", "squeezenet")
 
 
 def build(backbone, **changes):

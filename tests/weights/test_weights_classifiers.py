@@ -263,6 +263,7 @@ def test_values_go_both_ways(name):
             assert ours.reshape(ours.shape[-2:])[0, 2] == theirs[2, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_prefixes_of_wrappers_and_counters_are_passed_over(tmp_path):
     model = build_classifier("resnet18", num_classes=CLASSES)
     rng = np.random.default_rng(0)
@@ -305,9 +306,13 @@ def test_the_linear_layers_of_timm_s_vgg_are_convolutions(tmp_path):
     ("name", "changes"),
     [
         ("resnet18", dict(width=0.125, activation="silu", stem="deep")),
-        ("cspresnet50", dict(width=0.125)),
-        ("cnn11", dict(dropout=0.5)),
-        ("darknet19", dict(width=0.125, normalise={"name": "each"})),
+        pytest.param("cspresnet50", dict(width=0.125), marks=pytest.mark.slow),
+        ("cnn5", dict(dropout=0.5)),
+        pytest.param(
+            "darknet19",
+            dict(width=0.125, normalise={"name": "each"}),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["options", "cross-stage", "own paths", "own paths, normalised"],
 )
