@@ -4,12 +4,12 @@
     python -m yolojax.convert --weights yolov4.weights --output runs/yolov4
     python -m yolojax.convert --weights runs/x --to x.safetensors
 
-Reads weights of YOLOv5 v6.0, and of other networks of which the file has YOLOv5's
-description, from PyTorch's .pt and .pth and from .safetensors, without PyTorch and
-without running what is in the file; and Darknet's .weights by the .cfg
-beside, or by --cfg. --to writes a state dict under the original's names, or, for a
-Darknet network, a .weights file with its .cfg and .names beside. Converted weights
-keep their licence.
+Reads weights of YOLOv5 v6.0, of other networks of which the file has YOLOv5's
+description, and of classifiers of torchvision and timm, from PyTorch's .pt and .pth
+and from .safetensors, without PyTorch and without running what is in the file; and
+Darknet's .weights by the .cfg beside, or by --cfg. --to writes a state dict under the
+original's names, or, for a Darknet network, a .weights file with its .cfg and .names
+beside. Converted weights keep their licence.
 """
 
 from absl import flags
