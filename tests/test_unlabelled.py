@@ -76,6 +76,19 @@ def test_unreadable_pictures_without_labels_are_left_out(tmp_path):
     assert (tmp_path / "scan_unlabelled.json").exists()
 
 
+def test_a_threshold_above_what_smoothing_aims_at_is_told():
+    # 1 - 0.1 + 0.1 / 10
+    for threshold, told in ((0.92, True), (0.91, False)):
+        settings = config(
+            data__pseudo_labels={"threshold": threshold},
+            loss={"name": "cross_entropy", "label_smoothing": 0.1},
+        )
+        source = datasets.open_source(settings, "train")
+        data = datasets.Data(source, np.arange(5), source.report)
+        text = unlabelled.join(settings, data).report.render()
+        assert ("label smoothing of 0.1 aims at a probability of 0.91" in text) == told
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -90,8 +90,23 @@ def join(
     report.merge(data.report)
     report.merge(others.report)
     report.note("picture of data.unlabelled", len(others.keep))
+    if text := _too_sure(settings, len(source.class_names)):
+        report.note("pseudo-labels that will be rare", message=text)
     keep = np.concatenate([data.keep, others.keep + source.num_labelled])
     return dataclasses.replace(data, source=source, keep=keep, report=report)
+
+
+def _too_sure(settings: Mapping[str, Any], num_classes: int) -> str:
+    """What to change where label smoothing aims below the threshold; else nothing."""
+    smoothing = settings["loss"]["label_smoothing"]
+    threshold = settings["data"]["pseudo_labels"]["threshold"]
+    aim = 1 - smoothing * (num_classes - 1) / num_classes
+    if threshold <= aim:
+        return ""
+    return (
+        f"config.data.pseudo_labels.threshold is {threshold:g}, but label smoothing of "
+        f"{smoothing:g} aims at a probability of {aim:.3g}: lower one of them"
+    )
 
 
 def pseudo_labelled(settings: Mapping[str, Any], batches: Any, data: Data) -> Any:
