@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -217,3 +218,15 @@ def test_summary_of_classes_has_pictures_and_no_boxes(paths):
     assert (
         summary(nothing, [1]).splitlines()[0].endswith("1, 1 of them without a label")
     )
+
+
+def test_encoded_bytes_are_read_like_files(paths):
+    images = [Path(path).read_bytes() for path in paths]
+    images[1] = images[1][: len(images[1]) - 30]
+    images[3] = b"no picture"
+    report, keep = scan(Listed(images))
+    assert keep.tolist() == [0, 2, 4]
+    assert report.counts == {"unreadable picture": 2}
+    assert "picture 3: " in report.render()
+    # Headers alone do not show what is cut off.
+    assert scan(Listed(images), decode=False)[1].tolist() == [0, 1, 2, 4]

@@ -95,6 +95,8 @@ def scan(
             finding = _read(path, old, decode)
             if finding is not old:
                 fresh[path] = finding
+        elif isinstance(example.image, bytes):
+            finding = _examine(example.image, (len(example.image), 0), decode)
         return _Read(example.name, example.size, finding)
 
     report, keep, seen = Report(), [], {}
@@ -145,18 +147,24 @@ def _read(path: str, old: _Finding | None, decode: bool) -> _Finding:
     stamp = status.st_size, status.st_mtime_ns
     if old is not None and old[:2] == stamp and old.decoded >= decode:
         return old
-    digest = ""
     try:
-        if decode:
-            data = Path(path).read_bytes()
-            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-            height, width = decode_image(data).shape[:2]
-        else:
-            height, width = image_size(path)
+        return _examine(Path(path).read_bytes() if decode else path, stamp, decode)
     except OSError as error:
         return _Finding(*stamp, decode, None, "", error.strerror or str(error))
+
+
+def _examine(picture: bytes | str, stamp: tuple[int, int], decode: bool) -> _Finding:
+    """What encoded bytes, or the header of a file, hold."""
+    digest = ""
+    try:
+        if decode and isinstance(picture, bytes):
+            digest = hashlib.blake2b(picture, digest_size=16).hexdigest()
+            height, width = decode_image(picture).shape[:2]
+        else:
+            height, width = image_size(picture)
     except ImageError as error:
-        reason = str(error).removeprefix(f"{path}: ").removeprefix("picture: ")
+        name = picture if isinstance(picture, str) else "picture"
+        reason = str(error).removeprefix(f"{name}: ").removeprefix("picture: ")
         return _Finding(*stamp, decode, None, digest, reason)
     return _Finding(*stamp, decode, (height, width), digest, "")
 
