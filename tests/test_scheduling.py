@@ -1,5 +1,6 @@
 """The picture of a config's schedule, and what is said with it."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -77,9 +78,26 @@ def test_stages_follow_each_other(drawn, tmp_path):
             "takes no argument 'momentum' here; it is config.optim.momentum",
         ),
         ({"optim__groups": (dict(match="^head/"),)}, "parameters match no group"),
+        (
+            {"optim__groups": (dict(match=".", name="a"), dict(match="^head/"))},
+            "parameters match more than one group",
+        ),
+        ({"optim__groups": (dict(match="("),)}, r"'\(' is no regular expression"),
+        ({"data__val": {}, "early_stopping__patience": 1}, "patience needs config.da"),
         ({"optim__transforms": (dict(name="agx"),)}, "Did you mean 'agc'"),
     ],
 )
-def test_what_cannot_be_is_said_before_any_picture_is_read(changes, message):
-    with pytest.raises(ValueError, match=message):
-        experiment.build(tiny_config(**changes))
+def test_what_cannot_be_is_said_before_any_compile(changes, message, caplog):
+    # What the training step is called.
+    compiled = "Finished XLA compilation of jit(step)"
+
+    def step(x):
+        return x + len(message)
+
+    with jax.log_compiles():
+        with pytest.raises(ValueError, match=message):
+            experiment.build(tiny_config(**changes))
+        assert compiled not in caplog.text
+        # So one would have been seen.
+        jax.jit(step)(1.0)
+        assert compiled in caplog.text

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import small
 from tests.tiny import tiny_config
 from yolojax import experiment
 from yolojax.engine import sharding
+from yolojax.optim.groups import Leaf
 
 # From random parameters, training at the published rate is chaotic: rounding grows
 # tenfold a step. A small rate shows whether the mathematics is the same.
@@ -89,6 +91,26 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(on_one_devic
     assert int(state.skipped) == int(state.skipped_in_a_row) == 1
     for name in ("batch_stats", "opt_state", "ema"):
         assert largest_difference(getattr(kept, name), getattr(state, name)) == 0
+
+
+def test_updates_are_told_by_the_config_s_groups_and_else_by_kind():
+    kernels = [small.variables()["params"][k]["kernel"] for k in ("first", "second")]
+    grads = small.gradient([np.float64(k) for k in kernels], 0)
+    moves = [small.RATE * g for g in grads]
+    plain = small.run(small.make_optimizer(), 1).numbers[0]
+    both = np.linalg.norm(np.hstack([m.ravel() for m in moves]))
+    sizes = np.linalg.norm(np.hstack([k.ravel() for k in kernels]))
+    assert plain["update_ratio/kernel"] == pytest.approx(both / sizes, rel=1e-5)
+    leaves = {
+        f"{name}/kernel": Leaf(label, 1.0, 1.0, 0.0, 0.0)
+        for name, label in (("first", "stem"), ("second", "rest"))
+    }
+    row = small.run(small.make_optimizer(leaves=leaves), 1).numbers[0]
+    ratios = {k: v for k, v in row.items() if k.startswith("update_ratio/")}
+    assert ratios.keys() == {"update_ratio/stem", "update_ratio/rest"}
+    for label, move, kernel in zip(("stem", "rest"), moves, kernels, strict=True):
+        expected = np.linalg.norm(move) / np.linalg.norm(kernel)
+        assert ratios[f"update_ratio/{label}"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_all_state_is_float32_or_int32(on_one_device):

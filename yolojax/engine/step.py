@@ -226,7 +226,7 @@ def make_train_step(
             "boxes_cut": cut.astype(jnp.float32),
             "finite": finite.astype(jnp.float32),
             **rates,
-            **_update_ratios(updates, trained),
+            **_update_ratios(updates, trained, optimizer),
             **_targets_of_levels(parts, levels),
         }
         if scaling:
@@ -290,15 +290,20 @@ def _keep_equal(
     }
 
 
-def _update_ratios(updates: Any, params: Any) -> dict[str, jax.Array]:
-    """The norm of the update over that of the parameters, of kernels, biases, scales.
+def _update_ratios(
+    updates: Any, params: Any, optimizer: Optimizer
+) -> dict[str, jax.Array]:
+    """The norm of the update over that of the parameters, of each group.
 
-    Parameters that are all 0 count as if they had the norm 1e-12.
+    These are the config's or, without any, kernels, biases and scales. Parameters that
+    are all 0 count as if they had the norm 1e-12.
     """
     ratios: dict[str, jax.Array] = {}
     moves, sizes = trees.flatten(updates), trees.flatten(params)
-    for group in sorted({path.rpartition("/")[2] for path in moves}):
-        paths = [path for path in moves if path.rpartition("/")[2] == group]
+    labels = {path: path.rpartition("/")[2] for path in moves}
+    labels |= {path: leaf.label for path, leaf in optimizer.leaves.items()}
+    for group in sorted(set(labels.values())):
+        paths = [path for path in moves if labels[path] == group]
         move, size = (optax.tree.norm([t[p] for p in paths]) for t in (moves, sizes))
         ratios[f"update_ratio/{group}"] = move / jnp.maximum(size, 1e-12)
     return ratios
