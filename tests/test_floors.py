@@ -30,6 +30,7 @@ FLOORS = [
     {"training", "converting", "classifying"},
     {"class_predictions"},
     {"predicting"},
+    {"measuring"},
     {"crossvalidating"},
 ]
 ENTRIES = len(FLOORS)

@@ -33,7 +33,7 @@ def define_config(*, required: bool = True) -> None:
 
 
 def define_merging() -> None:
-    """Define how several views and networks are used together; see `merging`."""
+    """Define how several views and networks are used together: `ensembling.asked_for`."""
     flags.DEFINE_bool(
         "augment", False, "Detectors: look in several sizes, also mirrored, and merge."
     )
@@ -56,13 +56,6 @@ def define_views() -> None:
     flags.DEFINE_integer("views", 0, "Classifiers: augmented views of each picture.", 0)
     flags.DEFINE_float("plain_weight", 0.5, "Share of the plain view.", 0.0, 1.0)
     flags.DEFINE_integer("seed", 0, "Decides the augmented views.", 0)
-
-
-def merging() -> dict[str, Any]:
-    """What the flags of `define_merging` say."""
-    return {
-        key: FLAGS[key].value for key in ("augment", "scales", "merge", "merge_iou")
-    }
 
 
 def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) -> None:

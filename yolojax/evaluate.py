@@ -21,8 +21,6 @@ the (first) workdir; with --split, --config, --letterbox, --augment, --views, se
 --weights or one checkpoint a folder in it; for a file runs/evaluate/<its name>.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from yolojax import command
@@ -49,75 +47,9 @@ command.define_views()
 
 def main() -> int:
     """Evaluate as the flags say."""
-    from yolojax import (
-        classifying,
-        ensembling,
-        inference,
-        network,
-        predicting,
-        settings,
-    )
-    from yolojax.automatic import memory_share
-    from yolojax.engine import checkpoint
-    from yolojax.engine.progress import counter
+    from yolojax import measuring
 
-    given = command.FLAGS
-    all_weights = given.weights or [given.workdir]
-    weights = all_weights[0]
-    if not weights:
-        raise ValueError("give --workdir or --weights")
-    predicting.check_flags(given)
-    how = ensembling.asked_for(len(all_weights), **command.merging())
-    merged = [given.merge] + ["augment"] * given.augment + ["views"] * (given.views > 0)
-    merged += ["ensemble"] * (len(all_weights) > 1)
-    folder = checkpoint.workdir_of(weights)
-    if folder.is_file():
-        if not given.config:
-            raise ValueError(f"{weights} says nothing about data: give --config")
-        folder, name = Path("runs", "evaluate"), Path(weights).stem
-        name = "_".join(filter(None, (name, given.split, given.letterbox, *merged)))
-    else:
-        # The run's own results stay what its end wrote: only a plain call renews them.
-        changed = given.config or given.letterbox or folder != Path(weights).resolve()
-        name = f"evaluation_{Path(weights).resolve().name}" if changed else ""
-        parts = (given.split or name, given.letterbox, *merged)
-        name = "_".join(filter(None, parts))
-    output = Path(given.output or folder / name)
-    changes = {
-        "data.val.split": given.split,
-        "data.root": given.data_root,
-        "evaluate.letterbox": given.letterbox,
-        # Other pictures than those that a fold was held out of.
-        "data.folds.count": 0 if given.split or given.data_root else None,
-    }
-    if given.config:
-        chosen = settings.complete(given.config.to_dict())
-        keys = ["data", "evaluate", "image_size", "batch_size", "devices", "dtype"]
-        if memory_share(chosen["batch_size"]) is not None:
-            # What fits in training is not known here, nor needed.
-            keys.remove("batch_size")
-        changes = {key: chosen[key] for key in keys} | changes
-    change = inference.settings_changes(changes)
-    members = [inference.load(each, change) for each in all_weights]
-    for member in members:
-        print(f"{member.model.name}, step {member.step} of {member.origin}", flush=True)
-    classifies = network.is_classifier(members[0].settings)
-    predicting.check_kind(given, classifies)
-    lines = ["evaluation.json", "predictions.json"]
-    with counter("pictures") as progress:
-        if classifies:
-            views = classifying.Views(given.views, given.plain_weight, given.seed)
-            _, lines = classifying.evaluate_classifiers(
-                members, views, output, progress
-            )
-        elif how is None:
-            inference.evaluate_detector(members[0], output, progress)
-        else:
-            ensembling.evaluate_detectors(members, how, output, progress)
-    print(f"written into {output}:")
-    for line in lines:
-        print(f"  {line}")
-    return 0
+    return measuring.measure(command.FLAGS)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""Where the results of an evaluation go."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from yolojax import measuring
+
+
+class Given(SimpleNamespace):
+    """Flags of the command, as absl has them."""
+
+    def __init__(self, **given):
+        names = "config split letterbox output views merge".split()
+        super().__init__(augment=False, **{name: given.get(name) for name in names})
+        self.augment = given.get("augment", False)
+
+    def __getitem__(self, name):
+        return SimpleNamespace(value=getattr(self, name))
+
+
+@pytest.mark.parametrize(
+    "given, weights, expected",
+    [
+        ({}, ["run"], "run"),
+        ({"split": "test"}, ["run"], "run/test"),
+        ({"letterbox": "rectangular"}, ["run"], "run/evaluation_run_rectangular"),
+        ({"output": "there"}, ["run"], "there"),
+        ({"augment": True, "merge": "nms"}, ["run"], "run/nms_augment"),
+        ({"views": 3, "split": "test"}, ["run", "run"], "run/test_views_ensemble"),
+        ({}, ["run/checkpoints/12"], "run/evaluation_12"),
+        ({"config": "c", "split": "test"}, ["net.pt"], "runs/evaluate/net_test"),
+    ],
+)
+def test_what_a_run_wrote_is_only_renewed_by_a_plain_call(
+    given, weights, expected, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "checkpoints" / "12").mkdir(parents=True)
+    (tmp_path / "net.pt").touch()
+    found = measuring.output_of(Given(**given), weights)
+    assert found.resolve() == Path(expected).resolve()
+
+
+def test_a_file_needs_a_config(tmp_path):
+    (tmp_path / "net.pt").touch()
+    with pytest.raises(ValueError, match="net.pt says nothing about data: give --conf"):
+        measuring.output_of(Given(), [str(tmp_path / "net.pt")])
