@@ -33,7 +33,7 @@ def define_config(*, required: bool = True) -> None:
 
 
 def define_merging() -> None:
-    """Define how several views and networks are used together: `ensembling.asked_for`."""
+    """Define how views and networks are merged; see `ensembling.asked_for`."""
     flags.DEFINE_bool(
         "augment", False, "Detectors: look in several sizes, also mirrored, and merge."
     )
