@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -148,8 +149,13 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
             on_metric=run.optimizer.on_metric,
             on_epoch=see_epoch,
         )
-        checkpoints.close()
+        with loop.Interruption() as interruption:
+            # Waits for the last save, which a signal must not cut off.
+            checkpoints.close()
         batches.close()
+        if interruption.signal:
+            stopped = {"reason": "", "signal": interruption.signal}
+            outcome = dataclasses.replace(outcome, **stopped)
         if not outcome.reason:
             step = int(outcome.state.step)
             name = signal.Signals(outcome.signal).name
