@@ -33,7 +33,7 @@ def batch(labels=1):
 
 def augmented(policy, given, seed=0, mosaic_on=True):
     augment = make_label_augment(policy, image_size=SIZE)
-    out, cut = augment(jax.random.key(seed), given, mosaic_on=mosaic_on)
+    out, cut = jax.jit(augment)(jax.random.key(seed), given, mosaic_on=mosaic_on)
     assert int(cut) == 0
     return out
 
