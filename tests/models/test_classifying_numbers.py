@@ -44,7 +44,7 @@ def test_a_step_against_the_gradient_lowers_the_loss(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     moved = jax.tree.map(lambda x, y: bool((x != y).any()), stats, after)
     assert all(jax.tree.leaves(moved))
-    # Far less than what a step of this length would change were the slope constant.
+    # So short a step falls by about what the slope says.
     size = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))
     rate = 1e-3 / jnp.sqrt(size)
     params = jax.tree.map(lambda p, g: p - rate * g, variables["params"], gradient)
