@@ -20,7 +20,7 @@ HALVES = ("float16", "bfloat16")
 ROWS, SIZE, BOXES = 8, 64, 8
 # Where a float32 array becomes a half one or the reverse, forward and backward.
 PLACES = {
-    "models/model.py Model.apply",  # the pictures
+    "models/network.py Network.apply",  # the pictures
     "models/layers.py Conv._convolved",  # kernels
     "models/layers.py BatchNorm.__call__",  # in float32 inside
     "models/yolov5.py AnchorHead.__call__",  # the raw maps
