@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from tests.tiny import tiny_config
+from tests.tiny import DESCRIPTION, tiny_config
 from yolojax.engine.log import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +141,28 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     done = run(tmp_path, "train", "--config", config, "--workdir", stopped)
     assert done.returncode == 0, done.stderr
     assert_same_results(whole, stopped)
+
+
+@pytest.mark.slow
+def test_a_run_out_of_hours_is_finished_and_more_of_them_go_on(tmp_path):
+    model = {"name": "yaml", "description": DESCRIPTION}
+    config = write_config(tmp_path, model=model, log__pictures=0, log__worst=1)
+    arguments = ("train", "--config", config, "--workdir", "run")
+    summary = tmp_path / "run" / "summary.json"
+    short = "--config.max_hours=0.00001"
+    done = run(tmp_path, *arguments, short)
+    assert done.returncode == 0, done.stderr
+    assert "stopped at step 1: config.max_hours=1e-05 is used up" in done.stdout
+    found = json.loads(summary.read_text())
+    assert found["finished"] and (found["reason"], found["steps"]) == ("max_hours", 1)
+    # It was evaluated, and is not again.
+    assert "mAP50" in found
+    done = run(tmp_path, *arguments, short)
+    assert "its time was used up; for more, raise config.max_hours" in done.stdout
+    done = run(tmp_path, *arguments, "--config.max_hours=0")
+    assert done.returncode == 0 and "going on from step 1 of 6" in done.stdout
+    found = json.loads(summary.read_text())
+    assert (found["reason"], found["steps"]) == ("steps", 6)
 
 
 @pytest.mark.slow
