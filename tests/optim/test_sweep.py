@@ -1,4 +1,4 @@
-"""Every optimiser with every schedule in two precisions, on one small problem.
+"""Every optimiser with every schedule in each precision, on one small problem.
 
 All schedules of an optimiser run at once, as a batch of states, so that there is one
 compile for an optimiser and a precision.
@@ -31,6 +31,11 @@ RATES = {
     **{"schedule_free_sgd": 0.1, "schedule_free_adamw": 0.03},
 }
 DEFAULT = ("lion", "schedule_free_adamw")
+# Four devices sum in another order. In half precision a loss may differ by as much as
+# bfloat16 rounds a number, 2^-8 of it.
+SAME = {"float32": 1e-4, "bfloat16": 2.0**-8, "float16": 2.0**-8}
+# Gradients of single pixels are below float16's smallest numbers.
+LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 2.0**8}
 
 
 def make_params():
@@ -110,16 +115,20 @@ class Problem:
         )
         self.state = jax.jit(jax.vmap(self.optimizer.tx.init))(self.params)
 
+        scale = LOSS_SCALE[dtype]
+
+        def scaled(*arguments):
+            return loss_of(*arguments, dtype) * scale
+
         def steps(index, params, state, start, images, targets):
             chosen["index"] = index
 
             def one(carry, step):
                 params, state = carry
-                loss, grads = jax.value_and_grad(loss_of)(
-                    params, images, targets, dtype
-                )
+                loss, grads = jax.value_and_grad(scaled)(params, images, targets)
+                grads = jax.tree.map(lambda g: g / scale, grads)
                 moves, state = self.optimizer.tx.update(grads, state, params, step=step)
-                return (optax.apply_updates(params, moves), state), loss
+                return (optax.apply_updates(params, moves), state), loss / scale
 
             done = start + jnp.arange(STEPS, dtype=jnp.int32)
             (params, state), losses = jax.lax.scan(one, (params, state), done)
@@ -146,12 +155,14 @@ def through_a_checkpoint(params, state, folder):
     return found.state.params, found.state.opt_state
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "name",
+    "name, dtype",
     [
-        name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow)
+        (name, dtype)
+        if name in DEFAULT and dtype == "float32"
+        else pytest.param(name, dtype, marks=pytest.mark.slow)
         for name in OPTIMIZERS
+        for dtype in SAME
     ],
 )
 def test_loss_falls_state_is_kept_and_devices_change_nothing(
@@ -178,10 +189,6 @@ def test_loss_falls_state_is_kept_and_devices_change_nothing(
     other = list(schedules.SCHEDULES).index("one_cycle")
     assert not np.array_equal(rows[flat], rows[other])
 
-    exact = dtype == "float32"
-    if not exact and name != "sgd":
-        # What the mesh does to half precision is no matter of the optimiser.
-        return
     mesh = make_mesh(4)
     split = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
     whole = NamedSharding(mesh, PartitionSpec())
@@ -189,8 +196,8 @@ def test_loss_falls_state_is_kept_and_devices_change_nothing(
         *jax.device_put((problem.params, problem.state, start), whole),
         *jax.device_put((images, targets), split),
     )
-    np.testing.assert_allclose(spread[2], first, rtol=1e-4 if exact else 3e-2)
-    if exact:
+    np.testing.assert_allclose(spread[2], first, rtol=SAME[dtype])
+    if dtype == "float32":
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
             spread[0],
