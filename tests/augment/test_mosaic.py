@@ -122,6 +122,7 @@ def test_mosaic9_by_hand():
     np.testing.assert_allclose(scene.regions[0, 8], [15, 20, 60, 40], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_policy_may_have_both_mosaics():
     first = mosaic.mosaic()
     second = mosaic.mosaic9()

@@ -38,6 +38,7 @@ def largest_difference(one, other):
     return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_same_losses_and_parameters(on_one_device):
     _, state, losses = on_one_device
     _, sharded, sharded_losses = run_steps(5, devices=4)

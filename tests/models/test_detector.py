@@ -94,6 +94,7 @@ def test_feature_info_says_what_the_head_sees():
     assert [s["kernel"].shape[0] for s in head.values()] == [128, 256, 384, 512]
 
 
+@pytest.mark.slow
 def test_gradient_reaches_every_parameter():
     model = tiny()
     variables = model.init(0)
