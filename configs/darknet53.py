@@ -136,7 +136,10 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         c.epochs = 1
         c.optim.warmup_epochs = 1.0
-        c.max_steps = 3
+        c.max_steps = 2
+        c.image_size = (64, 64)
+        c.batch_size = 8
+        c.log.worst, c.log.pictures = 0, 0
         c.model.backbone_arguments.width = 0.125
         c.data.train.length = 96
         c.data.val.length = 32

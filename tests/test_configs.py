@@ -12,6 +12,7 @@ from yolojax import settings, training
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.py"))
 DATA = {
     "bccd": "bccd_voc",
+    "course_cnn": "fruits_filename",
     "coco": "coco128",
     "coco128": "coco128",
     "masks": "masks_coco",

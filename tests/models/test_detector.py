@@ -173,7 +173,7 @@ def test_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(num_classes=0), "num_classes of .* is 0; a detector needs at least 1"),
+        (dict(num_classes=0), "num_classes of .* is 0; a network needs at least 1"),
         (dict(dtype="float8"), "no dtype named 'float8'. Choices: float32, bfloat16"),
         (dict(width=0.0), "width of yolov5n is 0.0; it must be above 0"),
         (dict(anchors=(((1, 2),),) * 2), "must be 3 levels of equally many"),

@@ -179,7 +179,7 @@ def check_common(name: str, *, num_classes: int, dtype: str) -> None:
     """
     if num_classes < 1:
         raise ValueError(
-            f"num_classes of {name} is {num_classes}; a detector needs at least 1"
+            f"num_classes of {name} is {num_classes}; a network needs at least 1"
         )
     if dtype not in DTYPES:
         raise ValueError(f"no dtype named {dtype!r}. Choices: {', '.join(DTYPES)}")
