@@ -17,15 +17,15 @@ from yolojax import (
     averaging,
     control,
     datasets,
+    evaluating,
     experiment,
     folding,
     inference,
     settings,
 )
-from yolojax.engine import checkpoint, evaluate
+from yolojax.engine import checkpoint
 from yolojax.engine.log import write_json
 from yolojax.inference import Loaded
-from yolojax.metrics.detection import GroundTruth
 
 Score = Callable[[Any], float]
 
@@ -183,23 +183,12 @@ def make_score(loaded: Loaded) -> tuple[Score, str]:
     source, fold = folding.open_evaluated(loaded.settings)
     data = datasets.look_at_pictures(loaded.settings, source)
     data = folding.held_out_part(fold, data)
-    predict = experiment.make_predict(loaded.settings, loaded.model, loaded.mesh)
-    batches = datasets.make_eval_batches(
-        loaded.settings, data, stride=loaded.model.max_stride
+    evaluation = evaluating.make_evaluation(
+        loaded.settings, loaded.model, loaded.mesh, data
     )
-    truth = GroundTruth.from_source(data.source, data.keep)
 
     def score(variables: Any) -> float:
-        metrics, _ = evaluate.evaluate(
-            predict,
-            variables,
-            batches,
-            data.source,
-            data.keep,
-            mesh=loaded.mesh,
-            ground_truth=truth,
-        )
-        return metric.score(metrics)
+        return metric.score(evaluation(variables))
 
     return score, metric.name
 

@@ -6,6 +6,7 @@ only where a data set has to be built first and its builder asks for it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,12 @@ class TfdsSource(ClassifiedPictures):
 
 def _package() -> Any:
     try:
-        import tensorflow_datasets as tfds
+        return importlib.import_module("tensorflow_datasets")
     except ImportError as error:
         raise ValueError(
             f"source 'tfds' needs TensorFlow Datasets ({error}): "
             "pip install 'yolojax[tfds]'"
         ) from error
-    return tfds
 
 
 def _builder(tfds: Any, name: str, data_dir: str, download: bool) -> Any:
