@@ -185,3 +185,12 @@ def test_a_run_trains_goes_on_and_is_evaluated_by_what_it_found(tmp_path, monkey
     assert training.train({**chosen, "epochs": 2}, tmp_path) == 0
     again = settings.from_json((tmp_path / "config.json").read_text())
     assert again["model"] == loaded.settings["model"] and again["batch_size"] == 24
+
+
+def test_classifiers_have_none():
+    chosen = tiny_config(model={"name": "cnn5", "num_classes": 3})
+    model = experiment.make_model(chosen)
+    data = experiment.datasets.open_source(tiny_config(), "train")
+    data = experiment.Data(data, np.arange(len(data)), data.report)
+    with pytest.raises(ValueError, match="anchors are for detectors; .* 'cnn5' is a"):
+        anchoring.compare(chosen, model, data)

@@ -132,6 +132,20 @@ def test_what_does_not_fit_is_refused_before_training(changes, message):
         experiment.build(given)
 
 
+def test_the_loss_on_val_does_not_hang_on_how_full_a_batch_is():
+    found = []
+    for size in (100, 140, 180):
+        given = config()
+        given["evaluate"]["batch_size"] = size
+        given["loss"]["label_smoothing"] = 0.0
+        run = experiment.build(given)
+        found.append(training.make_val_loss(run)(run.start.variables))
+        evaluation = training.evaluation_of(run)
+        assert evaluation is not None
+        assert found[-1] == pytest.approx(evaluation(run.start.variables)["nll"])
+    assert found == pytest.approx([found[0]] * 3)
+
+
 def test_probabilities_of_a_run_sum_to_one(tmp_path):
     from yolojax import evaluating
 

@@ -84,3 +84,22 @@ def test_paths_of_a_table_start_at_the_root_of_the_config(tmp_path):
     settings = tiny_config(data__root=str(tmp_path))
     settings["data"]["train"] = {**part, "fractions": (1.0,)}
     assert datasets.open_source(settings, "train").class_names == ("cat",)
+
+
+def test_tables_of_train_and_val_are_whole_and_have_the_classes_of_train(tmp_path):
+    for name in "abcdefgh":
+        paint(tmp_path / f"{name}.png", ord(name))
+    (tmp_path / "train.csv").write_text(
+        "a.png,cat\nb.png,dog\nc.png,cat\nd.png,dog\ne.png,emu\n"
+    )
+    (tmp_path / "val.csv").write_text("f.png,dog\ng.png,cat\nh.png,yak\n")
+    settings = tiny_config(data__root=str(tmp_path))
+    for part in ("train", "val"):
+        settings["data"][part] = {"source": "csv", "csv": f"{part}.csv"}
+    train, val = (datasets.open_source(settings, part) for part in ("train", "val"))
+    assert (len(train), len(val)) == (5, 2)
+    assert train.class_names == val.class_names == ("cat", "dog", "emu")
+    # One table is split as it says.
+    settings["data"]["val"] = {"source": "csv", "csv": "train.csv", "split": "val"}
+    parts = [datasets.open_source(settings, part) for part in ("train", "val")]
+    assert sum(map(len, parts)) == 5 and len(parts[1])

@@ -57,8 +57,13 @@ def compare(
         distance: of the clustering, an entry of `fitting.DISTANCES`.
 
     Raises:
-        ValueError: fewer boxes, or fewer different ones, than anchors.
+        ValueError: a classifier; fewer boxes, or fewer different ones, than anchors.
     """
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"anchors are for detectors; config.model.name {model.name!r} is a "
+            "classifier"
+        )
     sides = sides_of(settings, data)
     if not len(sides):
         raise ValueError(f"no anchors from config.data.train: {_none_large(settings)}")

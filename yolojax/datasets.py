@@ -76,6 +76,8 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
     name = arguments.pop("source")
     source_class = lookup.pick(SOURCES, name, "source")
     lookup.check_arguments(source_class, arguments, f"{where} (source {name!r})")
+    if name == "csv":
+        arguments = _whole_tables(settings, part, arguments)
     root = settings["data"]["root"]
     for key in PATHS:
         if root and isinstance(arguments.get(key), str):
@@ -94,6 +96,18 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
             f"\n{source.report.render()}"
         )
     return source
+
+
+def _whole_tables(
+    settings: Mapping[str, Any], part: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Train and val with a table each take all of it, and have train's classes."""
+    train, val = (settings["data"][p] for p in ("train", "val"))
+    apart = train.get("csv") and val.get("csv") and train["csv"] != val["csv"]
+    if not apart:
+        return arguments
+    of_part = {"train": {"fractions": (1.0,)}, "val": {"classes_from": train["csv"]}}
+    return of_part.get(part, {}) | arguments
 
 
 def look_at_pictures(

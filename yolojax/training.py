@@ -193,11 +193,18 @@ def describe(run: Experiment) -> None:
             print(text)
     if plan := stages.describe(run.stages, run.model.shapes()["params"]):
         print(plan)
+    many = "boxes" if noun_of(run.train.source) == "box" else "labels"
     print(
         f"{run.steps_per_epoch} steps an epoch, {run.total_steps} in all"
-        + f"; up to {run.max_boxes} boxes a picture" * (run.max_boxes > 1),
+        + f"; up to {run.max_boxes} {many} a picture" * (run.max_boxes > 1),
         flush=True,
     )
+    chosen = run.settings["optim"]
+    if 0 < chosen["warmup_epochs"] and run.total_steps <= chosen["warmup_min_steps"]:
+        print(
+            f"the warm-up lasts {chosen['warmup_min_steps']} steps, no less than the "
+            "run: lower config.optim.warmup_min_steps, or raise config.epochs"
+        )
     batches = round(run.settings["optim"]["nominal_batch"] / run.settings["batch_size"])
     if batches > run.total_steps:
         print(

@@ -15,6 +15,7 @@ from yolojax.data.sources.base import Source
 from yolojax.engine import sharding
 from yolojax.metrics.curves import published_metrics
 from yolojax.metrics.detection import GroundTruth, coco_metrics
+from yolojax.models.classifier import Classifier
 from yolojax.ops.nms import non_max_suppression
 from yolojax.ops.views import PLAIN, View, boxes_from_view, view_of
 from yolojax.records import Batch, Detections
@@ -124,14 +125,21 @@ def make_loss_step(model: Detector, loss: Callable[..., Any], mesh: Mesh) -> Val
     Returns:
         `value(variables, batch)`: float32 [2], the loss a picture times the number of
         pictures, and that number. Padding counts as pictures without a box in the
-        first, so that the last batch of a pass tells a little less.
+        first, so that the last batch of a pass tells a little less. Those of a
+        classifier cost nothing and do not count, as pictures without a label.
     """
+    alone = isinstance(model, Classifier)
 
     def value(variables: Any, batch: Batch) -> jax.Array:
         picture = batch.image.astype(jnp.float32) / jnp.float32(255)
         maps, _ = model.apply(variables, picture, train=False)
-        total, _ = loss(maps, batch.boxes, batch.labels, batch.valid)
-        count = jnp.sum(batch.image_id >= 0).astype(jnp.float32)
+        total, parts = loss(maps, batch.boxes, batch.labels, batch.valid)
+        there = batch.image_id >= 0
+        if alone:
+            own = jnp.where(there, parts["per_picture"], 0.0)
+            count = jnp.sum(there & (jnp.any(batch.valid, axis=1) | (own > 0)))
+            return jnp.stack([jnp.sum(own), count.astype(jnp.float32)])
+        count = jnp.sum(there).astype(jnp.float32)
         return jnp.stack([total / len(batch.image_id) * count, count])
 
     return jax.jit(value, out_shardings=sharding.replicated(mesh))
