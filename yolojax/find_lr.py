@@ -43,6 +43,8 @@ def main() -> int:
     )
     for name, rate in marks.items():
         print(f"{name}: --config.optim.learning_rate={rate:.2g}")
+    if len(found.rates) < 30:
+        print("so few steps are mostly noise: take --steps 60 or more")
     if found.lowest == found.rates[-1]:
         print("the loss was still falling: a higher --high tells more")
     if len(marks) == 1:

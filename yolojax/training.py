@@ -213,14 +213,6 @@ def describe(run: Experiment) -> None:
         )
 
 
-def _labels(data: datasets.Data) -> str:
-    """How many labels there are, for the user."""
-    count = sum(len(data.source[i].labels) for i in data.keep.tolist())
-    if noun_of(data.source) == "box":
-        return f"{count} boxes"
-    return f"{count} labels of {len(data.source.class_names)} classes"
-
-
 def make_plan(run: Experiment) -> loop.Plan:
     """When to log, evaluate and save, in steps."""
     chosen = run.settings["checkpoint"]
