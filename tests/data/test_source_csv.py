@@ -158,3 +158,9 @@ def test_names_as_other_systems_write_them(table, tmp_path):
     source = table("sub\\cafe\u0301.png,caf\u00e9\na.png,cafe\u0301\n")
     assert names_of(source) == ["caf\u00e9.png", "a.png"]
     assert classes_of(source) == [("caf\u00e9",)] * 2
+
+
+def test_a_mark_that_is_neither_0_nor_1_is_wrong_and_no_class(table):
+    text = "path,cat,dog\na.png,1,0\nb.png,0,2\nc.png,1,1\n"
+    with pytest.raises(ValueError, match="line 3: expected 0 or 1 for dog.* came '2'"):
+        table(text)

@@ -193,7 +193,7 @@ def _read(
     body = filled[1:] if header else filled
     width = len(header) if header else max(len(cells) for _, cells in body)
     labels_at = where.labels if header else list(range(1, width))
-    classes = _indicators(header, labels_at, body)
+    classes = _indicators(header, labels_at, body, file)
     rows, seen = [], {}
     for line, cells in body:
         if len(cells) > width:
@@ -258,17 +258,33 @@ def _columns(header: Sequence[str], wanted: Sequence[str], file: Path) -> _Colum
 
 
 def _indicators(
-    header: Sequence[str], labels_at: Sequence[int], body: Sequence[tuple[int, list]]
+    header: Sequence[str],
+    labels_at: Sequence[int],
+    body: Sequence[tuple[int, list]],
+    file: Path,
 ) -> tuple[str, ...]:
-    """The classes, where each has a column with 0 and 1 below its name; else ()."""
+    """The classes, where each has a column with 0 and 1 below its name; else ().
+
+    Raises:
+        ValueError: a few cells are neither 0 nor 1 where most are.
+    """
     names = [header[place] for place in labels_at] if header else []
     if len(names) < 2 or any(LABEL_HEADER.fullmatch(name) for name in names):
         return ()
-    for _, cells in body:
-        for place in labels_at:
-            if place < len(cells) and cells[place] not in ("", "0", "1", "0.0", "1.0"):
-                return ()
-    return tuple(map(composed, names))
+    found = [
+        (line, header[place], cells[place])
+        for line, cells in body
+        for place in labels_at
+        if place < len(cells) and cells[place]
+    ]
+    others = [mark for mark in found if mark[2] not in ("0", "1", "0.0", "1.0")]
+    if others and len(others) < len(found) / 2:
+        line, name, value = others[0]
+        raise ValueError(
+            f"{file} line {line}: expected 0 or 1 for {name}, as in most rows; came "
+            f"{value!r}"
+        )
+    return () if others else tuple(map(composed, names))
 
 
 def _split(cells: Sequence[str], where: _Columns, file: Path, line: int) -> str:
