@@ -192,7 +192,7 @@ def test_two_runs_that_build_one_disk_cache_at_once_end_with_the_same_bits(tmp_p
     "cache, option, message",
     [
         ("disk", "--config.data.cache_dir=data/data.yaml", "config.data.cache_dir"),
-        ("device", "--config.data.cache_bytes=1", "allows 0.0 MiB: it does not fit"),
+        ("device", "--config.data.cache_bytes=2", "allows 2 bytes: it does not fit"),
     ],
 )
 def test_a_refused_cache_is_one_message_and_then_another_may_be_chosen(
