@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from yolojax import classifying, inference, settings
+from yolojax import classifying, evaluating, inference, settings
 from yolojax.classifying import ClassPredictor, Views
 from yolojax.engine import sharding
 
@@ -137,7 +137,7 @@ def test_an_ensemble_is_evaluated_on_the_pictures_of_val(tmp_path, monkeypatch):
     chosen["data"]["val"], chosen["batch_size"] = val, 4
     written = []
     monkeypatch.setattr(
-        classifying.class_report,
+        evaluating.class_report,
         "write_report",
         lambda *given, **more: written.append((given, more)) or ["evaluation.json"],
     )

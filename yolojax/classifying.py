@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from yolojax import (
-    class_report,
     datasets,
     ensembling,
     evaluating,
@@ -214,18 +213,12 @@ def evaluate_classifiers(
         if progress is not None:
             progress(start + len(some), len(indices))
     probabilities = np.concatenate(parts)
-    metrics = class_report.report_numbers(probabilities, data.source, data.keep)
-    print(evaluating.format_numbers(metrics, first.class_names))
-    if jax.process_index() > 0:
-        return metrics, []
-    lines = class_report.write_report(
+    return evaluating.report_classes(
         probabilities,
-        data.source,
-        data.keep,
+        data,
         first.class_names,
         output,
         conditions=conditions
         | {"weights": [member.origin for member in members]}
         | {"views": dataclasses.asdict(views)},
     )
-    return metrics, lines

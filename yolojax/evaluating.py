@@ -125,6 +125,28 @@ def evaluate_classifier(
         The numbers, and a line about each file.
     """
     probabilities = make_probabilities(settings, model, mesh, data, progress)(variables)
+    return report_classes(
+        probabilities, data, class_names, output, conditions=conditions
+    )
+
+
+def report_classes(
+    probabilities: np.ndarray,
+    data: Data,
+    class_names: tuple[str, ...],
+    output: Path,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The numbers of probabilities, printed and written; see `evaluate_classifier`.
+
+    Args:
+        probabilities: [n, c], in the order of `data.keep`.
+        data: the pictures.
+        class_names: names by label.
+        output: gets the files.
+        conditions: what the numbers are of.
+    """
     metrics = class_report.report_numbers(probabilities, data.source, data.keep)
     print(format_numbers(metrics, class_names))
     if jax.process_index() > 0:

@@ -21,6 +21,7 @@ from yolojax.datasets import image_size_of
 from yolojax.engine import device_cache, sharding
 from yolojax.engine.step import init_state
 from yolojax.models.network import Network
+from yolojax.optim.schedules import pictures_of_step
 
 _MIB = 2**20
 # Pictures a device of the two small steps that the slope is read from. With fewer, what
@@ -294,8 +295,8 @@ def consequences(settings: Mapping[str, Any]) -> str:
     """What the batch means for the optimiser, in a line."""
     size, chosen = settings["batch_size"], settings["optim"]
     nominal = chosen["nominal_batch"]
-    batches = max(round(nominal / size), 1)
-    seen = size * batches
+    seen = pictures_of_step(size, nominal)
+    batches = seen // size
     summed = f"{batches} batches" if batches > 1 else "each batch"
     factor = seen / nominal
     text = f"{summed} make{'s' * (batches == 1)} an optimiser step of {seen} pictures"

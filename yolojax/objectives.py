@@ -199,9 +199,9 @@ def check_kinds(settings: Mapping[str, Any], model: Network, **sources: Any) -> 
             )
         if classifies and source.multi_label != is_multi_label(settings):
             several = "several labels" if source.multi_label else "one label"
-            fitting = sorted(MULTI_LABEL if source.multi_label else LABEL_LOSSES)
-            if not source.multi_label:
-                fitting = [name for name in fitting if name not in MULTI_LABEL]
+            fitting = sorted(
+                n for n in LABEL_LOSSES if (n in MULTI_LABEL) == source.multi_label
+            )
             raise ValueError(
                 f"config.data.{part} has {several} a picture, which config.loss.name "
                 f"{settings['loss']['name']!r} is not for. Choices: "

@@ -27,7 +27,7 @@ from yolojax.optim.build import Optimizer, build_optimizer
 from yolojax.optim.loss_scale import LossScaling
 from yolojax.optim.optimizers import make_optimizer as check_optimizer
 from yolojax.optim.sam import make_sam
-from yolojax.optim.schedules import PLATEAU
+from yolojax.optim.schedules import PLATEAU, pictures_of_step
 from yolojax.weights.mapping import layer_numbers
 
 
@@ -176,8 +176,8 @@ def loss_weight(settings: Mapping[str, Any]) -> float:
     """
     if not is_classifier(settings):
         return 1.0
-    size = settings["batch_size"]
-    return 1.0 / (size * max(round(settings["optim"]["nominal_batch"] / size), 1))
+    nominal = settings["optim"]["nominal_batch"]
+    return 1.0 / pictures_of_step(settings["batch_size"], nominal)
 
 
 def make_steps(

@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from yolojax.engine import sharding
+from yolojax.engine import evaluate, sharding
 from yolojax.models.classifier import Classifier
 from yolojax.records import Batch
 
@@ -66,35 +65,14 @@ def predict_all(
         int64 [n], the pictures' places in their source, and float32 [n, c], without
         the padding of batches.
     """
-    variables = sharding.put_replicated(variables, mesh)
     numbers: list[np.ndarray] = []
     found: list[np.ndarray] = []
     done = 0
-    waiting: tuple[Any, jax.Array] | None = None
-
-    def take(pair: tuple[Any, jax.Array]) -> int:
-        image_id, rows = _fetch(pair)
+    for image_id, rows in evaluate.run_ahead(step, variables, batches, mesh):
         there = image_id >= 0
         numbers.append(image_id[there].astype(np.int64))
         found.append(np.asarray(rows, np.float32)[there])
-        return int(there.sum())
-
-    for batch in batches:
-        on_device = sharding.put_batch(batch, mesh)
-        started = (on_device.image_id, step(variables, on_device))
-        if waiting is not None:
-            done += take(waiting)
-            if progress is not None:
-                progress(done)
-        waiting = started
-    if waiting is not None:
-        done += take(waiting)
+        done += int(there.sum())
         if progress is not None:
             progress(done)
     return np.concatenate(numbers), np.concatenate(found)
-
-
-def _fetch(tree: Any) -> Any:
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)

@@ -357,15 +357,18 @@ def coco_results(
 
 
 def run_ahead(
-    predict: Predict, variables: Any, batches: Iterable[Batch], mesh: Mesh
-) -> Iterator[tuple[np.ndarray, Detections]]:
-    """Picture indices and detections of each batch, on the host.
+    predict: Callable[[Any, Batch], Any],
+    variables: Any,
+    batches: Iterable[Batch],
+    mesh: Mesh,
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Picture indices and what is predicted of each batch, on the host.
 
     The next batch is under way before the last is fetched, so that the host decodes
     while the devices work.
     """
     variables = sharding.put_replicated(variables, mesh)
-    waiting: tuple[Any, Detections] | None = None
+    waiting: tuple[Any, Any] | None = None
     for batch in batches:
         on_device = sharding.put_batch(batch, mesh)
         started = (on_device.image_id, predict(variables, on_device))

@@ -182,7 +182,7 @@ def build_optimizer(
         leaf.label: rate_from(leaf.start, learning_rate * leaf.rate)
         for leaf in leaves.values()
     }
-    seen = batch_size * max(round(nominal_batch / batch_size), 1)
+    seen = schedules.pictures_of_step(batch_size, nominal_batch)
 
     def of_leaves(value: Callable[[Leaf], Any]) -> dict[str, Any]:
         return trees.unflatten({path: value(leaf) for path, leaf in leaves.items()})

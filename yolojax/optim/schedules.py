@@ -198,6 +198,11 @@ class AccumulationPlan(NamedTuple):
         return since % jnp.asarray(self.counts)[stretch] == 0
 
 
+def pictures_of_step(batch_size: int, nominal_batch: int) -> int:
+    """Pictures of an optimiser step after the warm-up: whole batches, about nominal."""
+    return batch_size * max(round(nominal_batch / batch_size), 1)
+
+
 def plan_accumulation(
     *, batch_size: int, nominal_batch: int, warmup_steps: int
 ) -> AccumulationPlan:
