@@ -1,6 +1,7 @@
 """What ends a run, which weights it hands on, and what it leaves to look at."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from tests.tiny import tiny_config
 from yolojax import control, inference, training
 from yolojax.engine.log import read_metrics
+from yolojax.network import make_model
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,30 @@ def test_what_has_no_effect_is_told():
     assert "'linear' lowers the rate of schedule_free_sgd" in line
     (line,) = control.notes(tiny_config(augment__close_mosaic_epochs=2))
     assert "close_mosaic_epochs is 2 and the run has 2 epochs: none of them" in line
+
+
+@pytest.mark.parametrize(
+    "changes, steps, total, end",
+    [
+        # .97^76 is below a tenth, .97^75 is not.
+        ({}, 25, 75, "the run has 75: .* more epochs, a smaller"),
+        ({}, 25, 76, None),
+        ({"early_stopping__patience": 2}, 25, 99, "stopping may end the run after 75"),
+        ({"early_stopping__patience": 2}, 26, 99, None),
+        ({"early_stopping__patience": 2, "evaluate__every_epochs": 2}, 25, 99, None),
+        ({"init__weights": "there.npz"}, 1, 2, None),
+        ({"data__val": {}}, 1, 2, None),
+    ],
+)
+def test_val_before_the_statistics_have_settled_is_told(changes, steps, total, end):
+    config = tiny_config(**changes)
+    lines = control.settling(
+        config, make_model(config), steps_per_epoch=steps, total=total
+    )
+    if end is None:
+        assert lines == ()
+    else:
+        assert re.search(rf"yolov5n \(momentum 0.03\) takes about 76 .*{end}", lines[0])
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from yolojax.engine import judging, swa
 from yolojax.engine.ema import Decay, choose_decay
 from yolojax.engine.judging import METRICS, Judges
+from yolojax.models.network import Network
 from yolojax.network import is_classifier
 
 FITNESS = METRICS["fitness"]
@@ -48,6 +50,44 @@ def notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
             "epochs: none of them mixes pictures"
         )
     return tuple(found)
+
+
+def settling(
+    settings: Mapping[str, Any], model: Network, *, steps_per_epoch: int, total: int
+) -> tuple[str, ...]:
+    """A line where a run may end before the running statistics are those of the data.
+
+    Of a first value the share (1 - momentum)^n is left after n steps; they count as
+    settled when that is a tenth. What val says before comes of the first values.
+
+    Args:
+        settings: of the run.
+        model: its network.
+        steps_per_epoch: batches.
+        total: steps of all epochs.
+    """
+    momentum = None if settings["init"]["weights"] else model.norm_momentum()
+    if momentum is None or not 0 < momentum < 1 or not has_val(settings):
+        return ()
+    settled = math.ceil(math.log(0.1) / math.log(1 - momentum))
+    every, patience = (
+        settings["evaluate"]["every_epochs"],
+        settings["early_stopping"]["patience"],
+    )
+    stopped = (patience + 1) * every * steps_per_epoch
+    if patience and every and stopped < min(settled, total):
+        end = f"early stopping may end the run after {stopped}"
+        more = "a larger config.early_stopping.patience, "
+    elif total < settled:
+        end, more = f"the run has {total}", "more epochs, "
+    else:
+        return ()
+    return (
+        f"batch normalisation of {model.name} (momentum {momentum:g}) takes about "
+        f"{settled} steps until its running statistics are those of the data, and "
+        f"{end}: val says little before. What helps: {more}a smaller "
+        "config.batch_size, or trained weights (config.init.weights)",
+    )
 
 
 def num_epochs(settings: Mapping[str, Any]) -> int:

@@ -370,7 +370,9 @@ def build(
         )
         for index in range(len(plan))
     )
-    own = control.notes(settings)
+    own = control.notes(settings) + control.settling(
+        settings, model, steps_per_epoch=steps_per_epoch, total=plan[-1].end
+    )
     if settings["augment"]["multi_scale"]:
         own += (scales.describe_sizes(sorted(steps), model.max_stride),)
     return Experiment(

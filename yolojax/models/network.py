@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from yolojax.models.dropping import STREAM
 from yolojax.models.initial import draw_variables
-from yolojax.models.layers import running_statistics
+from yolojax.models.layers import BatchNorm, running_statistics
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -152,6 +152,19 @@ class Network:
             params = self.shapes()["params"]
         there = {f"{part}/{layer}" for part in params for layer in params[part]}
         return tuple(path for path in order if path in there)
+
+    def norm_momentum(self) -> float | None:
+        """The least momentum of its batch normalisations; None: it has none."""
+        found: set[float] = set()
+
+        def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            if isinstance(context.module, BatchNorm):
+                found.add(context.module.momentum)
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(note):
+            self.shapes()
+        return min(found, default=None)
 
     def check_size(self, image_size: Sequence[int]) -> None:
         """Check that (height, width) fit the strides.
