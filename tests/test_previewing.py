@@ -37,7 +37,10 @@ def test_a_sample_alone_and_each_augmentation_are_two_pictures(monkeypatch):
         preview.main()
 
 
-@pytest.mark.parametrize("cache, devices, index", [("none", 1, 1), ("device", 2, 6)])
+@pytest.mark.parametrize(
+    "cache, devices, index",
+    [("none", 1, 1), pytest.param("device", 2, 6, marks=pytest.mark.slow)],
+)
 def test_a_sample_is_told_with_its_pictures_and_matrices(
     tmp_path, cache, devices, index
 ):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from tests.tiny import tiny_config
+from tests.tiny import DESCRIPTION, tiny_config
 from yolojax import experiment, inference, settings, souping
 from yolojax.engine import checkpoint
+
+MODEL = {"name": "yaml", "description": DESCRIPTION}
 
 
 def test_the_mean_is_that_of_numpy_in_float64():
@@ -34,10 +36,10 @@ def test_a_greedy_soup_takes_what_makes_it_no_worse():
 def runs(tmp_path_factory):
     """Two runs with the weights of two seeds."""
     folder = tmp_path_factory.mktemp("runs")
-    model = experiment.make_model(tiny_config())
+    model = experiment.make_model(tiny_config(model=MODEL))
     for seed in (0, 1):
         workdir = folder / str(seed)
-        settings.write_config(tiny_config(data__val={}), workdir)
+        settings.write_config(tiny_config(model=MODEL, data__val={}), workdir)
         settings.write_classes([str(n) for n in range(10)], range(10), workdir)
         variables = model.init(seed)
         checkpoint.save_weights(workdir, variables)

@@ -121,6 +121,7 @@ def test_gray_pictures_stay_gray():
     np.testing.assert_array_equal(out.image[..., 0], out.image[..., 2])
 
 
+@pytest.mark.slow
 def test_runs_under_vmap():
     policy = (dict(name="mosaic", probability=0.5), *POLICIES["rotation"])
     augment = make_augment(policy, image_size=(16, 16), max_boxes=5)

@@ -193,6 +193,7 @@ def test_a_sample_depends_on_its_place_and_not_on_its_neighbours():
     np.testing.assert_allclose(part.boxes, whole.boxes[:3], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_four_devices_give_what_one_gives():
     batch = noisy()
     augment = compiled("full", (16, 16), 5)
@@ -216,6 +217,7 @@ def test_rows_of_a_store_give_what_the_batch_of_them_gives():
         np.testing.assert_allclose(a, b, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_second_half_of_a_stored_batch_knows_its_place():
     store, rows = noisy(), np.int32([5, 2, 2, 7])
     whole, _ = augmented(Stored(store, rows), "full", image_size=(16, 16))
@@ -242,6 +244,7 @@ def test_mosaic_of_a_store_shows_all_its_pictures_but_no_empty_row():
     np.testing.assert_allclose(others[:count] / others.sum(), 1 / count, atol=0.015)
 
 
+@pytest.mark.slow
 def test_colour_and_mix_steps_get_a_key_for_each_sample(monkeypatch):
     def paint(image, draws, applied, keys):
         noise = jax.vmap(lambda key: jax.random.uniform(key, image.shape[1:]))(keys)

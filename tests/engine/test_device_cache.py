@@ -70,6 +70,7 @@ def test_each_device_has_its_own_shard_and_its_own_rows():
     np.testing.assert_array_equal(stored.count, [6, 6, 6, 6])
 
 
+@pytest.mark.slow
 def test_no_picture_travels_between_devices():
     run = built(4, policy="all")
     stored = filled(4, policy="all").put(next(filled(4, policy="all").batches))

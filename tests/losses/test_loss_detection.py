@@ -168,6 +168,7 @@ def test_the_last_box_of_a_cell_gives_its_objectness(order):
     assert abs(both - objectness(boxes[:, :1], labels[:, :1], valid[:, :1])) > 1e-6
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(monkeypatch):
     # Many boxes, each three times, so that runs of one cell are cut by a chunk's end.
     inputs = random_inputs(num_boxes=30, repeats=3)
@@ -294,6 +295,7 @@ def test_half_precision_maps_are_reduced_in_float32():
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_same_as_one():
     inputs = random_inputs(batch=8, num_boxes=12)
     alone = jitted()(*inputs)
