@@ -81,6 +81,7 @@ def test_a_sample_without_changes_keeps_its_boxes(tmp_path):
         np.testing.assert_allclose(found[1:], wanted[1:], atol=0.06)
 
 
+@pytest.mark.slow
 def test_the_preview_of_a_batch_is_a_sheet(tmp_path):
     path = tmp_path / "batch.png"
     assert previewing.draw_batch(config(), path, step=3) == 8

@@ -137,6 +137,7 @@ def test_runs_under_vmap():
             np.testing.assert_allclose(mine, getattr(alone, name), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_full_of_boxes_lose_what_has_no_room_and_say_so():
     generator = np.random.default_rng(0)
     corner = generator.uniform(0, 80, (9, 40, 2))

@@ -140,7 +140,13 @@ OUTLINED = (
 )
 
 
-@pytest.mark.parametrize("bent", [False, True], ids=["straight", "bent"])
+@pytest.mark.parametrize(
+    "bent",
+    [
+        pytest.param(False, marks=pytest.mark.slow, id="straight"),
+        pytest.param(True, id="bent"),
+    ],
+)
 def test_boxes_of_outlined_objects_are_those_of_what_is_shown_of_them(bent):
     """Also where the border or a mosaic's seam cuts them, to a pixel.
 

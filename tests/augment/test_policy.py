@@ -100,7 +100,7 @@ def augmented(batch, policy, *, image_size, seed=0, mosaic_on=True, max_boxes=5)
         ("nine", (72, 120)),
         ("crops", (96, 96)),
         ("resized", (72, 120)),
-        ("everything", (96, 120)),
+        pytest.param("everything", (96, 120), marks=pytest.mark.slow),
     ],
 )
 def test_paint_is_found_where_the_box_says(name, image_size):

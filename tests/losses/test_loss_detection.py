@@ -304,6 +304,7 @@ def test_four_devices_give_the_same_as_one():
     assert len(together[1][0].sharding.device_set) == 4
 
 
+@pytest.mark.slow
 def test_runs_under_vmap():
     several = [random_inputs(seed=seed, batch=2) for seed in (0, 1)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *several)

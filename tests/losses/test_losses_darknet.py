@@ -352,6 +352,7 @@ def test_four_devices_give_the_same_as_one(name):
     assert len(together[1][0].sharding.device_set) == 4
 
 
+@pytest.mark.slow
 def test_runs_under_vmap():
     several = [random_inputs(seed=seed) for seed in (0, 1)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *several)

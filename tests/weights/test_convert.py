@@ -81,6 +81,7 @@ def test_a_converted_file_is_a_run_with_the_same_bits(weights, variables, tmp_pa
     assert rows["precision"] == "float32"
 
 
+@pytest.mark.slow
 def test_run_to_state_dict_to_run_is_bit_identical(weights, variables, tmp_path):
     converting.convert(weights, tmp_path / "one")
     for start in (tmp_path / "one", tmp_path / "one" / "checkpoints" / "0"):
