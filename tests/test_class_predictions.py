@@ -33,7 +33,13 @@ def items_of(names):
     ids="numbers padded course names equal places digits nothing".split(),
 )
 def test_ids_are_numbers_of_one_width(names, expected):
-    assert class_predictions.padded_ids(items_of(names)) == expected
+    ids, rule = class_predictions.padded_ids(items_of(names))
+    assert ids == expected
+    repeated = names[:1] == ["a/1.jpg"]
+    assert ("two names end with one number" in rule) == repeated
+    assert ("not all names end" in rule) == (
+        names[:1] in (["cat.jpg"], ["x0y.jpg"], ["a٣.jpg"])
+    )
 
 
 def test_rows_have_the_best_classes_and_the_probability_of_each():
@@ -62,8 +68,11 @@ def test_pictures_with_several_labels_have_those_above_a_half():
     found = np.array([[0.6, 0.2, 0.7], [0.1, 0.2, 0.3]], np.float32)
     names = ["a", "b", "c"]
     rows = class_predictions.prediction_rows(items, found, names, several=True)
-    assert [row[1] for row in rows[1:]] == ["a;c", ""]
-    assert rows[1][2:5] == ["0.700000", "a", "0.600000"]
+    table = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    assert [row["classes"] for row in table] == ["a;c", ""]
+    assert (table[0]["class_1"], table[0]["probability_1"]) == ("c", "0.700000")
+    assert (table[0]["class_2"], table[0]["probability_2"]) == ("a", "0.600000")
+    assert "class" not in table[0] and table[1]["p(c)"] == "0.300000"
     rows = class_predictions.submission_rows(items, items, found, names, several=True)
     assert rows == [["Id", "Category"], ["1", "a c"], ["2", ""]]
 
@@ -114,8 +123,9 @@ def test_files_are_classified_in_their_order(folder, tmp_path):
     made = sorted(path.name for path in tmp_path.iterdir())
     tables = ["predictions.csv", "predictions.png", "submission.csv"]
     assert made == ["10.jpg", "11.jpg", "9.jpg", *tables]
-    assert "submission.csv: 3 rows of Id,Category; 1 unreadable, without a row" in (
-        found.lines
+    assert (
+        "submission.csv: 3 rows of Id,Category; an Id is the number that a file's name "
+        "ends with; 1 unreadable, without a row" in found.lines
     )
 
 

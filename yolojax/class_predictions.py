@@ -139,7 +139,8 @@ def predict_pictures(
         _write_csv(output / "submission.csv", chosen)
         missing = len(pictures) - len(read)
         note = f"; {missing} unreadable, without a row" if missing else ""
-        lines.append(f"submission.csv: {len(read)} rows of Id,Category{note}")
+        _, rule = padded_ids(pictures)
+        lines.append(f"submission.csv: {len(read)} rows of Id,Category; {rule}{note}")
     if shown:
         lines.append("predictions.png: the first pictures")
         _save_sheet(output / "predictions.png", shown)
@@ -160,20 +161,21 @@ def prediction_rows(
 
     A row has `file`, `class`, `probability`, then those of the next classes as
     `class_2`, `probability_2` up to the fifth, and the probability of each class, as
-    long as there are at most 100, as `p(name)`.
+    long as there are at most 100, as `p(name)`. Where a picture has several labels,
+    `classes` stands before `class_1`, `probability_1` and so on: those whose
+    probability is at least .5, joined by `;`.
 
     Args:
         items: the files.
         probabilities: [n, c].
         class_names: names by label.
-        several: whether a picture has several labels: then `class` lists those whose
-            probability is at least .5, joined by `;`, and `probability` is the
-            largest; the next classes begin with the second.
+        several: whether a picture has several labels.
     """
     best = min(BEST, len(class_names))
-    header = ["file", "class", "probability"]
-    for place in range(2, best + 1):
-        header += [f"class_{place}", f"probability_{place}"]
+    header = ["file", "classes"] if several else ["file"]
+    for place in range(1, best + 1):
+        end = f"_{place}" if several or place > 1 else ""
+        header += [f"class{end}", f"probability{end}"]
     columns = len(class_names) <= MOST_COLUMNS
     if columns:
         header += [f"p({name})" for name in class_names]
@@ -181,9 +183,10 @@ def prediction_rows(
     for item, row in zip(items, probabilities, strict=True):
         order = np.argsort(-row, kind="stable")[:best]
         cells = [str(item.path)]
+        if several:
+            cells.append(_answer(row, class_names, several, ";"))
         for label in order.tolist():
             cells += [class_names[label], f"{row[label]:.6f}"]
-        cells[1] = _answer(row, class_names, several, ";")
         rows.append(cells + [f"{value:.6f}" for value in row if columns])
     return rows
 
@@ -205,15 +208,18 @@ def submission_rows(
         class_names: what `Category` is, by label; several labels are joined by spaces.
         several: see `prediction_rows`.
     """
-    id_of = dict(zip((item.path for item in items), padded_ids(items), strict=True))
+    ids, _ = padded_ids(items)
+    id_of = dict(zip((item.path for item in items), ids, strict=True))
     return [["Id", "Category"]] + [
         [id_of[item.path], _answer(row, class_names, several, " ")]
         for item, row in zip(read, probabilities, strict=True)
     ]
 
 
-def padded_ids(items: Sequence[media.MediaItem]) -> list[str]:
-    """An id for each file: zeros before a number, up to the width of the widest.
+def padded_ids(items: Sequence[media.MediaItem]) -> tuple[list[str], str]:
+    """An id for each file, and what it is, in words.
+
+    Zeros stand before a number, up to the width of the widest.
 
     The number at the end of a file's name, as 17 of `17.jpg`, `0017.png` and
     `-1_017.jpg`, where each file has one and no two the same; otherwise its place in
@@ -222,10 +228,17 @@ def padded_ids(items: Sequence[media.MediaItem]) -> list[str]:
     found = [re.search(r"\d+$", item.path.stem, re.ASCII) for item in items]
     digits = [match[0] for match in found if match]
     numbers = {int(text) for text in digits}
+    rule = "an Id is the number that a file's name ends with"
     if len(numbers) < len(items):
+        why = (
+            "two names end with one number"
+            if len(digits) == len(items)
+            else ("not all names end with a number")
+        )
+        rule = f"an Id is a file's place from 1, since {why}"
         digits = [str(place) for place in range(1, len(items) + 1)]
     width = max(map(len, digits), default=0)
-    return [text.zfill(width) for text in digits]
+    return [text.zfill(width) for text in digits], rule
 
 
 def _answer(
