@@ -81,6 +81,20 @@ def test_detectors_of_other_classes_are_no_ensemble():
         ensembling.check_members([known(), known(name="resnet18")])
 
 
+def test_networks_of_several_folds_are_told_to_flatter_themselves():
+    def of_fold(index, count=3):
+        member = known(names=(str(index),))
+        folds = {"count": count, "index": index, "kind": "plain", "groups": ""}
+        member.settings["data"]["folds"] = folds
+        return member
+
+    note = ensembling.fold_note([of_fold(1), of_fold(0), of_fold(1), of_fold(2)])
+    assert "those that fold 1 left out, and 0, 2 may have trained on them" in note
+    assert ensembling.fold_note([of_fold(1), of_fold(1)]) is None
+    # Judged on other pictures: no folds in the first one's settings.
+    assert ensembling.fold_note([of_fold(0, count=0), of_fold(1)]) is None
+
+
 def test_two_detectors_agree_on_one_box_and_halve_the_other():
     members = [known((3, 3, 2.0, 0)), known((3, 3, 1.0, 0), (6, 6, 3.0, 1))]
     find = ensembling.MergedPredictor(

@@ -115,6 +115,25 @@ def check_members(members: Sequence[Loaded]) -> None:
             )
 
 
+def fold_note(members: Sequence[Loaded]) -> str | None:
+    """A line about members that have trained on what the first one is judged on."""
+    first = members[0].settings["data"]["folds"]
+    if not first["count"]:
+        return None
+    trained = [
+        member.origin
+        for member in members[1:]
+        if member.settings["data"]["folds"] != first
+    ]
+    if not trained:
+        return None
+    return (
+        f"note: the pictures are those that fold {first['index']} left out, and "
+        f"{', '.join(trained)} may have trained on them: the numbers flatter the "
+        "ensemble. --split or --data_root take other pictures"
+    )
+
+
 class MergedPredictor:
     """Finds objects as a `Predictor` does, with several detectors, views, or both.
 

@@ -42,6 +42,8 @@ def measure(given: Any) -> int:
         print(f"{member.model.name}, step {member.step} of {member.origin}", flush=True)
     classifies = network.is_classifier(members[0].settings)
     predicting.check_kind(given, classifies)
+    if note := ensembling.fold_note(members):
+        print(note, flush=True)
     lines = ["evaluation.json", "predictions.json"]
     with counter("pictures") as progress:
         if classifies:
