@@ -48,6 +48,7 @@ def plot_schedule(
             axis.set_xlabel("epoch")
             axis.set_xlim(float(epochs[0]), float(max(epochs[-1], epochs[0] + 1e-9)))
             if curves:
+                _keep_rounding_flat(axis, curves)
                 axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4))
                 axis.legend(loc="best")
             else:
@@ -55,6 +56,15 @@ def plot_schedule(
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
     return output
+
+
+def _keep_rounding_flat(axis: Any, curves: Curves) -> None:
+    """What differs by rounding alone is drawn as a straight line."""
+    values = np.concatenate(list(curves.values()))
+    low, high = float(values.min()), float(values.max())
+    middle = (low + high) / 2
+    if high - low < 1e-4 * abs(middle):
+        axis.set_ylim(*sorted((0.9 * middle, 1.1 * middle)))
 
 
 def plot_range_test(
