@@ -115,6 +115,7 @@ def look_at_pictures(
     source: Any,
     *,
     cache_path: Path | None = None,
+    digests: dict[str, str] | None = None,
     progress: Any = None,
 ) -> Data:
     """Read every picture of a source; leave out what cannot be read.
@@ -123,6 +124,7 @@ def look_at_pictures(
         settings: a complete config.
         source: from `open_source`.
         cache_path: where to remember what was read of which file.
+        digests: pictures of other parts, see `check.scan`.
         progress: `progress(done, total)`, called now and then.
 
     Raises:
@@ -135,6 +137,7 @@ def look_at_pictures(
         source,
         num_threads=num_threads(settings),
         cache_path=cache_path,
+        digests=digests,
         progress=progress,
     )
     report.merge(found)

@@ -107,6 +107,25 @@ def test_copies_are_counted_and_kept(paths, tmp_path):
     assert str(entry) == "picture 2: has the same bytes as picture 0; both are kept"
 
 
+def test_pictures_of_another_part_are_told(paths, tmp_path):
+    digests = {}
+    scan(Listed(paths), digests=digests)
+    assert sorted(digests.values()) == [f"picture {i}" for i in range(len(paths))]
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(paths[1]).read_bytes())
+    new = tmp_path / "new.png"
+    cv2.imwrite(str(new), np.full((20, 30, 3), 99, np.uint8))
+    val = [str(new), str(copy)]
+    report, keep = scan(Listed(val), digests=digests)
+    assert len(keep) == 2 and report.notes == {"picture of another part": 1}
+    (entry,) = report.entries("picture of another part")
+    told = "picture 1: has the same bytes as picture 1 of another part of the data"
+    assert str(entry) == told
+    assert len(digests) == len(paths) + 1
+    # A part that shares nothing, and no other part.
+    assert not scan(Listed(val))[0].notes
+
+
 def test_pictures_that_the_source_makes_are_taken_as_good():
     pixels = np.zeros((20, 30, 3), np.uint8)
     report, keep = scan(Listed([pixels, pixels]))

@@ -6,7 +6,7 @@ import collections
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +59,7 @@ def scan(
     decode: bool = True,
     num_threads: int = 2,
     cache_path: str | Path | None = None,
+    digests: dict[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Report, np.ndarray]:
     """Read every picture; say what is wrong and which ones can be used.
@@ -74,6 +75,8 @@ def scan(
         num_threads: threads that read and decode.
         cache_path: a JSON file of ours with what earlier scans found; it is made if
             need be, and pictures that did not change are not read again.
+        digests: names of the pictures of other parts by the digests of their bytes;
+            those that come here again are reported, and those of this part are added.
         progress: is called now and then with the number of pictures done and of all.
 
     Returns:
@@ -109,11 +112,13 @@ def scan(
             for index, result in zip(part, results, strict=True):
                 if _is_usable(result, report):
                     keep.append(index)
-                    _note_copy(result, seen, report)
+                    _note_copy(result, seen, digests or {}, report)
             if progress is not None:
                 progress(part.stop, len(source))
     if cache_path is not None and fresh:
         _save_cache(cache_path, known | fresh)
+    if digests is not None:
+        digests.update(seen)
     if not keep:
         raise ValueError(
             f"none of the {len(source)} pictures can be used:\n{report.render()}"
@@ -189,9 +194,15 @@ def _is_usable(read: _Read, report: Report) -> bool:
     return False
 
 
-def _note_copy(read: _Read, seen: dict[str, str], report: Report) -> None:
+def _note_copy(
+    read: _Read, seen: dict[str, str], others: Mapping[str, str], report: Report
+) -> None:
     if read.finding is None or not read.finding.digest:
         return
+    if read.finding.digest in others:
+        elsewhere = others[read.finding.digest]
+        message = f"has the same bytes as {elsewhere} of another part of the data"
+        report.note("picture of another part", file=read.name, message=message)
     first = seen.setdefault(read.finding.digest, read.name)
     if first != read.name:
         message = f"has the same bytes as {first}; both are kept"
