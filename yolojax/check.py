@@ -11,7 +11,7 @@ from yolojax import command
 
 def main() -> int:
     """Check as the flags say."""
-    from yolojax import datasets, experiment, settings, unlabelled
+    from yolojax import datasets, experiment, folding, settings, unlabelled
     from yolojax.data import check
     from yolojax.engine.progress import counter
 
@@ -19,6 +19,8 @@ def main() -> int:
     # The report is what was asked for, not an error.
     chosen["data"]["strict"] = False
     parts = [p for p in ("train", "unlabelled", "val") if chosen["data"][p]]
+    if chosen["data"]["folds"]["count"] and "val" in parts:
+        parts.remove("val")
     sources = {part: datasets.open_source(chosen, part) for part in parts}
     problems = 0
     # Train and val that are one and the same are meant to be.
@@ -34,6 +36,9 @@ def main() -> int:
         print(data.report.render() or "nothing is wrong", end="\n\n")
         if part != "unlabelled":
             experiment.make_model(chosen, source.class_names)
+    if chosen["data"]["folds"]["count"]:
+        fold = folding.fold_of(chosen, sources["train"])
+        print(fold.note if fold else "", end="\n\n")
     unlabelled.check(chosen, sources.get("train"))
     sources.pop("unlabelled", None)
     if len({source.class_names for source in sources.values()}) > 1:
