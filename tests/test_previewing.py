@@ -128,4 +128,8 @@ def test_classes_are_captions_and_only_what_suits_them_is_shown(tmp_path, monkey
     names = ("identity", "mosaic", "copy_paste", "cutmix")
     monkeypatch.setattr(previewing, "AUGMENTATIONS", names)
     path = tmp_path / "each.png"
-    assert previewing.draw_each(settings, path, step=0, progress=lambda *_: None) == 2
+    told = []
+    count = previewing.draw_each(
+        settings, path, step=0, progress=lambda done, total: told.append((done, total))
+    )
+    assert count == 2 and told == [(1, 2), (2, 2)]

@@ -190,28 +190,28 @@ def draw_each(
         batch = jax.tree.map(lambda x: x[rows], batch.pictures)
     batch = jax.device_get(jax.tree.map(lambda x: x[:EACH_BATCH], batch))
     room = recipe.num_output_boxes(settings, taken.run.max_boxes)
-    cells, captions, drawn = [], [], 0
+    alone = {
+        name: _augment_alone(taken, (given.get(name, {"name": name}),), room)
+        for name in AUGMENTATIONS
+    }
+    alone = {name: augment for name, augment in alone.items() if augment is not None}
+    cells, captions = [], []
 
-    def augmented(name: str) -> Batch | None:
-        policy = (given.get(name, {"name": name}),)
-        augment = _augment_alone(taken, policy, room)
-        return None if augment is None else _run_once(augment, taken.key, batch)
+    def augmented(augment: Callable[..., Any]) -> Batch:
+        return _run_once(augment, taken.key, batch)
 
     # Nearly all of the time goes into compiling, which threads can do side by side.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(augmented, AUGMENTATIONS)
-        for number, (name, shown) in enumerate(zip(AUGMENTATIONS, found, strict=True)):
-            progress(number + 1, len(AUGMENTATIONS))
-            if shown is None:
-                continue
+        found = pool.map(augmented, alone.values())
+        for number, (name, shown) in enumerate(zip(alone, found, strict=True)):
+            progress(number + 1, len(alone))
             own = range(min(EACH_SHOWN, len(shown.image)))
             cells += [_draw_row(taken.run, shown, i) for i in own]
             captions += [name] * len(own)
-            drawn += 1
-    columns = len(cells) // drawn
+    columns = len(cells) // len(alone)
     sheet = draw.contact_sheet(cells, columns, cell_size=(224, 224), captions=captions)
     draw.save_image(path, sheet)
-    return drawn
+    return len(alone)
 
 
 def _run_once(augment: Callable[..., Any], key: jax.Array, batch: Batch) -> Batch:
