@@ -136,7 +136,8 @@ def test_auto_becomes_a_number_that_decides_the_run(faked, tmp_path):
     config.write_config(run.settings, tmp_path)
     faked.clear()
     again = experiment.build(chosen, workdir=tmp_path)
-    assert again.settings == run.settings and not faked and not again.notes
+    assert again.settings == run.settings and not faked
+    assert "auto" not in "\n".join(again.notes)
     config.check_config(again.settings, tmp_path)
 
 

@@ -370,7 +370,8 @@ def build(
         )
         for index in range(len(plan))
     )
-    own = control.notes(settings) + control.settling(
+    own = control.notes(settings)
+    settling = control.settling(
         settings, model, steps_per_epoch=steps_per_epoch, total=plan[-1].end
     )
     if settings["augment"]["multi_scale"]:
@@ -390,7 +391,7 @@ def build(
         optimizer=optimizer,
         steps=steps,
         start=start,
-        notes=(*own, *((fold.note,) if fold else ()), *notes, *more),
+        notes=(*own, *((fold.note,) if fold else ()), *notes, *more, *settling),
         stages=plan,
         later=tuple(later),
     )
