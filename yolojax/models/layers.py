@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from yolojax.lookup import pick
+from yolojax.ops.convolution import convolve
 
 # The values that published YOLO weights were trained with.
 NORM_EPSILON = 1e-3
@@ -151,14 +152,7 @@ class Conv(nn.Module):
             kernel = self.param("kernel", _zeros, ends, jnp.float32)
             return x @ kernel.astype(x.dtype)
         kernel = self.param("kernel", _zeros, (*size, *ends), jnp.float32)
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel.astype(x.dtype),
-            window_strides=stride,
-            padding=tuple((p, p) for p in pad),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
+        return convolve(x, kernel.astype(x.dtype), stride, pad, self.groups)
 
 
 class ConvUnit(nn.Module):
