@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 # From so many channels and pixels on, a CPU's kernel gradient is faster as products:
@@ -21,8 +22,8 @@ MOST_TAPS = 9
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def convolve(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "kh kw i o"],
+    x: Float[ArrayLike, "b h w c"],
+    kernel: Float[ArrayLike, "kh kw i o"],
     stride: tuple[int, int],
     padding: tuple[int, int],
     groups: int = 1,
