@@ -52,10 +52,8 @@ def notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def settling(
-    settings: Mapping[str, Any], model: Network, *, steps_per_epoch: int, total: int
-) -> tuple[str, ...]:
-    """A line where a run may end before the running statistics are those of the data.
+def settled_after(settings: Mapping[str, Any], model: Network) -> int:
+    """Steps until the running statistics are those of the data; 0 where they are.
 
     Of a first value the share (1 - momentum)^n is left after n steps; they count as
     settled when that is a tenth. What val says before comes of the first values.
@@ -63,30 +61,41 @@ def settling(
     Args:
         settings: of the run.
         model: its network.
+    """
+    momentum = None if settings["init"]["weights"] else model.norm_momentum()
+    if momentum is None or not 0 < momentum < 1:
+        return 0
+    return math.ceil(math.log(0.1) / math.log(1 - momentum))
+
+
+def settling(
+    settings: Mapping[str, Any], model: Network, *, steps_per_epoch: int, total: int
+) -> tuple[str, ...]:
+    """A line where val says little for much of the run, and what is done about it.
+
+    Args:
+        settings: of the run.
+        model: its network.
         steps_per_epoch: batches.
         total: steps of all epochs.
     """
-    momentum = None if settings["init"]["weights"] else model.norm_momentum()
-    if momentum is None or not 0 < momentum < 1 or not has_val(settings):
-        return ()
-    settled = math.ceil(math.log(0.1) / math.log(1 - momentum))
+    settled = settled_after(settings, model) if has_val(settings) else 0
     every, patience = (
         settings["evaluate"]["every_epochs"],
         settings["early_stopping"]["patience"],
     )
-    stopped = (patience + 1) * every * steps_per_epoch
-    if patience and every and stopped < min(settled, total):
-        end = f"early stopping may end the run after {stopped}"
-        more = "a larger config.early_stopping.patience, "
-    elif total < settled:
-        end, more = f"the run has {total}", "more epochs, "
+    if total < settled:
+        end = (
+            f"the run has {total}: val says little before. What helps: more epochs, a "
+            "smaller config.batch_size, or trained weights (config.init.weights)"
+        )
+    elif patience and (patience + 1) * every * steps_per_epoch < settled:
+        end = "config.early_stopping counts from there on"
     else:
         return ()
     return (
-        f"batch normalisation of {model.name} (momentum {momentum:g}) takes about "
-        f"{settled} steps until its running statistics are those of the data, and "
-        f"{end}: val says little before. What helps: {more}a smaller "
-        "config.batch_size, or trained weights (config.init.weights)",
+        f"batch normalisation of {model.name} takes about {settled} steps until its "
+        f"running statistics are those of the data, and {end}",
     )
 
 
@@ -100,12 +109,18 @@ def has_val(settings: Mapping[str, Any]) -> bool:
     return bool(settings["data"]["val"]) or settings["data"]["folds"]["count"] > 0
 
 
-def make_judges(settings: Mapping[str, Any]) -> Judges:
-    """What decides which checkpoint is best and when to stop."""
+def make_judges(settings: Mapping[str, Any], *, settled: int = 0) -> Judges:
+    """What decides which checkpoint is best and when to stop.
+
+    Args:
+        settings: of the run.
+        settled: see `settled_after`.
+    """
     return judging.make_judges(
         best=settings["checkpoint"]["best"],
         evaluates=has_val(settings) and settings["evaluate"]["every_epochs"] > 0,
         classifies=is_classifier(settings),
+        settled=settled,
         **settings["early_stopping"],
     )
 

@@ -70,7 +70,9 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     describe(run)
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
     state = run.initial_state(checkpoints.latest_step() or 0)
-    plan, judges, book = make_plan(run), control.make_judges(settings), Bookkeeping()
+    settled = control.settled_after(settings, run.model)
+    judges = control.make_judges(settings, settled=settled)
+    plan, book = make_plan(run), Bookkeeping()
     if settings["swa"]["epochs"]:
         state = state._replace(swa=state.ema)
     restored = checkpoints.restore(state)

@@ -62,6 +62,20 @@ def test_values_that_are_not_finite_are_never_better():
     assert (book.best, book.since_best) == (UNJUDGED, 3)
 
 
+def test_patience_counts_from_the_step_on_when_statistics_have_settled():
+    judge, book = judges(patience=2, settled=30), Bookkeeping()
+    for step, since in ((10, 0), (20, 0), (29, 0), (30, 1), (40, 2)):
+        assert not judge.exhausted(book)
+        judge.see(book, step, {"mAP50": 0.0, "mAP50_95": math.nan}, train=False)
+        assert book.since_best == since
+    assert judge.exhausted(book)
+    # What training itself says is there from the first step on.
+    judge, book = judges(metric="loss", patience=2, settled=30), Bookkeeping()
+    for step in (10, 20, 29):
+        judge.see(book, step, {"loss": 1.0}, train=True)
+    assert judge.exhausted(book)
+
+
 def test_books_of_older_checkpoints_are_read():
     old = {"best": 0.5, "best_step": 3, "since_best": 2, "boxes_cut": 1.0}
     book = Bookkeeping.restored(old)

@@ -78,12 +78,15 @@ class Judges:
         stop: the metric that patience waits for.
         patience: times that it may be no better, one after the other; 0: any.
         min_change: by how much a value must be better to count.
+        settled: evaluations before so many steps do not use patience up: running
+            statistics are not yet those of the data.
     """
 
     best: Metric = METRICS["fitness"]
     stop: Metric = METRICS["fitness"]
     patience: int = 0
     min_change: float = 0.0
+    settled: int = 0
 
     @property
     def of_evaluations(self) -> Metric:
@@ -104,7 +107,7 @@ class Judges:
             score = self.stop.score(values)
             if math.isfinite(score) and score > book.stop_best + self.min_change:
                 book.stop_best, book.since_best = score, 0
-            else:
+            elif train or step >= self.settled:
                 book.since_best += 1
         return self.best.of_training == train and self.see_best(book, step, values)
 
@@ -136,6 +139,7 @@ def make_judges(
     min_change: float,
     evaluates: bool,
     classifies: bool = False,
+    settled: int = 0,
 ) -> Judges:
     """The judges of a config.
 
@@ -146,6 +150,7 @@ def make_judges(
         min_change: in the metric's own unit.
         evaluates: whether the run has a val set and looks at it.
         classifies: whether it is a classifier that is judged.
+        settled: see `Judges`.
 
     Raises:
         ValueError: an unknown metric, or one that needs evaluations without any.
@@ -164,4 +169,4 @@ def make_judges(
     # The default does no harm where nothing is evaluated: the latest is handed on.
     if best != "fitness" and not known[0].of_training and not evaluates:
         raise ValueError(f"config.checkpoint.best={best!r} needs {what}")
-    return Judges(known[0], known[1], patience, min_change)
+    return Judges(known[0], known[1], patience, min_change, settled)
