@@ -26,8 +26,9 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model.num_classes = 3
 
     c.hyp = ""  # a YOLOv5 hyper-parameter file, which has the last word
-    # weights: a run or a file; kernels: how new ones are drawn, "": as published
-    c.init = ConfigDict(dict(weights="", skip=(), kernels=""))
+    # weights: a run or a file; kernels: how new ones are drawn, statistics: "batches"
+    # for those of the first batches in place of 0 and 1; "": as published
+    c.init = ConfigDict(dict(weights="", skip=(), kernels="", statistics=""))
     # Patterns of parameter paths, or so many first layers, that stay as they are.
     c.freeze = ConfigDict(dict(match=(), layers=0, statistics=True))
     c.stages = ()  # such as (dict(epochs=10, freeze=..., lr_scale=0.1), ...)

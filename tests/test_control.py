@@ -23,6 +23,10 @@ from yolojax.network import make_model
             "config.swa.epochs does not go with schedule_free_adamw",
         ),
         ({"ema__name": "no"}, "config.ema.name.*Choices: constant, none, ramp"),
+        (
+            {"init__statistics": "batch"},
+            r"config.init.statistics\).*Did you mean 'batches'",
+        ),
         ({"checkpoint__best": "mAP5"}, "config.checkpoint.best.*'mAP5'"),
         (
             {"evaluate__every_epochs": 0, "early_stopping__patience": 1},
@@ -54,6 +58,7 @@ def test_what_has_no_effect_is_told():
         ({"early_stopping__patience": 2}, 26, 99, None),
         ({"early_stopping__patience": 2, "evaluate__every_epochs": 2}, 25, 99, None),
         ({"init__weights": "there.npz"}, 1, 2, None),
+        ({"init__statistics": "batches", "early_stopping__patience": 2}, 1, 2, None),
         ({"data__val": {}}, 1, 2, None),
     ],
 )

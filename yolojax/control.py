@@ -9,6 +9,7 @@ from typing import Any
 from yolojax.engine import judging, swa
 from yolojax.engine.ema import Decay, choose_decay
 from yolojax.engine.judging import METRICS, Judges
+from yolojax.lookup import pick
 from yolojax.models.network import Network
 from yolojax.network import is_classifier
 
@@ -24,6 +25,9 @@ def check(settings: Mapping[str, Any]) -> None:
     """
     make_judges(settings)
     make_decay(settings)
+    if settings["init"]["statistics"]:
+        name = settings["init"]["statistics"]
+        pick({"batches": None}, name, "statistics (config.init.statistics)")
     last = [s for s in settings["stages"][-1:] if isinstance(s, Mapping)]
     epochs = last[0].get("epochs", 0) if last else settings["epochs"]
     swa.check_epochs(settings["swa"]["epochs"], epochs)
@@ -62,8 +66,11 @@ def settled_after(settings: Mapping[str, Any], model: Network) -> int:
         settings: of the run.
         model: its network.
     """
-    momentum = None if settings["init"]["weights"] else model.norm_momentum()
-    if momentum is None or not 0 < momentum < 1:
+    init = settings["init"]
+    if init["weights"] or init["statistics"]:
+        return 0
+    momentum = min(model.norm_momenta().values(), default=0.0)
+    if not 0 < momentum < 1:
         return 0
     return math.ceil(math.log(0.1) / math.log(1 - momentum))
 
@@ -86,11 +93,15 @@ def settling(
     )
     if total < settled:
         end = (
-            f"the run has {total}: val says little before. What helps: more epochs, a "
-            "smaller config.batch_size, or trained weights (config.init.weights)"
+            f"the run has {total}: val says little before. What helps: "
+            "config.init.statistics='batches', more epochs, a smaller "
+            "config.batch_size, or trained weights (config.init.weights)"
         )
     elif patience and (patience + 1) * every * steps_per_epoch < settled:
-        end = "config.early_stopping counts from there on"
+        end = (
+            "config.early_stopping counts from there on "
+            "(config.init.statistics='batches' has them at once)"
+        )
     else:
         return ()
     return (

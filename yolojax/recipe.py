@@ -154,6 +154,7 @@ def make_step(
         levels=getattr(model, "levels", ()),
         per_picture=True,
         weight=loss_weight(settings),
+        momenta=first_momenta(settings, model),
     )
     compiled = functools.partial(
         jax.jit, donate_argnums=0, out_shardings=sharding.replicated(mesh)
@@ -166,6 +167,16 @@ def make_step(
         period=optimizer.sam.period,
     )
     return step, optimizer
+
+
+def first_momenta(settings: Mapping[str, Any], model: Network) -> dict[str, float]:
+    """Of the normalisations whose running statistics begin with the first batches.
+
+    Those of given weights are those of data already.
+    """
+    init = settings["init"]
+    fresh = init["statistics"] == "batches" and not init["weights"]
+    return model.norm_momenta() if fresh else {}
 
 
 def loss_weight(settings: Mapping[str, Any]) -> float:

@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "loss_scale": {"initial": 32768.0, "growth_steps": 2000},
     "model": {},
     "hyp": "",
-    "init": {"weights": "", "skip": (), "kernels": ""},
+    "init": {"weights": "", "skip": (), "kernels": "", "statistics": ""},
     "freeze": {"match": (), "layers": 0, "statistics": True},
     "stages": (),
     "data": {

@@ -1,5 +1,7 @@
 """The training step: sharding, compilation, seeds, bad numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 
 from tests import small
 from tests.tiny import DESCRIPTION, tiny_config
-from yolojax import experiment
-from yolojax.engine import sharding
+from yolojax import experiment, trees
+from yolojax.engine import sharding, step
 from yolojax.optim.groups import Leaf
 
 # From random parameters, training at the published rate is chaotic: rounding grows
@@ -55,6 +57,44 @@ def test_four_devices_give_the_same_losses_and_parameters(on_one_device):
         )
         for one, other in pairs:
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.03, 0.1, 0.25])
+def test_statistics_begin_as_the_mean_of_the_batches(momentum):
+    seen = np.random.default_rng(0).uniform(1e-3, 2.0, 50)
+    tree, expected = {"a": {"norm": {"var": jnp.ones(())}}, "b": jnp.ones(())}, None
+    momenta = {"a/norm": momentum}
+    begin = jax.jit(functools.partial(step.begun_statistics, momenta=momenta))
+    for number, value in enumerate(seen):
+        moved = jax.tree.map(lambda old, v=value: old + momentum * (v - old), tree)
+        begun = begin(tree, moved, jnp.int32(number))
+        # What is not named stays as it is.
+        assert begun["b"] == moved["b"]
+        count = number + 1
+        if count <= 1 / momentum:
+            expected = seen[:count].mean()
+        else:
+            expected += momentum * (value - expected)
+        np.testing.assert_allclose(begun["a"]["norm"]["var"], expected, rtol=1e-5)
+        tree = begun
+
+
+def test_after_one_step_the_statistics_are_those_of_its_batch(on_one_device):
+    run = experiment.build(tiny_config(**CALM, init__statistics="batches"))
+    published = on_one_device[0]
+    batch = sharding.put_batch(next(run.train_batches()), run.mesh)
+    one, _ = run.step(run.initial_state(), batch)
+    other, _ = published.step(published.initial_state(), batch)
+    momenta, pairs = run.model.norm_momenta(), {}
+    for tree, name in ((one, "one"), (other, "other")):
+        for path, leaf in trees.flatten(tree.batch_stats).items():
+            pairs.setdefault(path, {})[name] = np.asarray(leaf, np.float64)
+    assert {path.rpartition("/")[0] for path in pairs} == momenta.keys()
+    for path, found in pairs.items():
+        norm, _, kind = path.rpartition("/")
+        first = 1.0 if kind == "var" else 0.0
+        of_batch = first + (found["other"] - first) / momenta[norm]
+        np.testing.assert_allclose(found["one"], of_batch, rtol=1e-3, atol=1e-5)
 
 
 def test_a_step_compiles_once(on_one_device):

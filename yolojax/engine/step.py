@@ -90,6 +90,7 @@ def make_train_step(
     per_picture: bool = False,
     look: bool | None = None,
     weight: float = 1.0,
+    momenta: Mapping[str, float] | None = None,
 ) -> Step:
     """The step from state and uint8 batch to the next state and numbers for the log.
 
@@ -117,6 +118,8 @@ def make_train_step(
         look: whether the step is one of those in which look-SAM takes its second
             gradient; None: that follows from the step.
         weight: of the loss in the gradient, not in the log.
+        momenta: by paths of normalisations, whose running statistics begin with the
+            first batches, see `begun_statistics`.
 
     Returns:
         A function to jit; the log's numbers are float32 scalars, `finite` among them.
@@ -164,6 +167,8 @@ def make_train_step(
 
         # The statistics move with the first pass only, whatever SAM does.
         grads, (total, parts, stats) = gradient(trained)
+        if momenta:
+            stats = begun_statistics(state.batch_stats, stats, state.step, momenta)
         sam_state = state.sam
         if sam is not None:
             grads, sam_state = sam.gradient(
@@ -243,6 +248,36 @@ def make_train_step(
         return new, numbers
 
     return step
+
+
+def begun_statistics(
+    before: Any, after: Any, step: jax.Array, momenta: Mapping[str, float]
+) -> Any:
+    """Running statistics that begin with the first batches, not with 0 and 1.
+
+    While a step has seen fewer than 1 / momentum batches they are the mean over all of
+    them, and from then on the moving average. With 0 and 1 in the beginning, their
+    share is (1 - momentum)^n after n steps; where a variance is small, a thousandth
+    of 1 still outweighs it.
+
+    Args:
+        before: `batch_stats` before the step.
+        after: those that the network has made of them.
+        step: int32 scalar, batches seen before.
+        momenta: of normalisations by their paths; the others stay as they are.
+
+    Source: the choice of the momentum is Adam's correction of a moving average that
+    begins with 0, Kingma and Ba 2015, arXiv:1412.6980, section 3, for a plain mean.
+    """
+    batches = step.astype(jnp.float32) + 1.0
+    leaves, old = trees.flatten(after), trees.flatten(before)
+    begun = {}
+    for path in leaves:
+        momentum = momenta.get(path.rpartition("/")[0], 0.0)
+        if momentum > 0:
+            more = jnp.maximum(1.0, 1.0 / (batches * momentum))
+            begun[path] = old[path] + more * (leaves[path] - old[path])
+    return freeze.merge(after, begun)
 
 
 class LookStep:

@@ -153,18 +153,18 @@ class Network:
         there = {f"{part}/{layer}" for part in params for layer in params[part]}
         return tuple(path for path in order if path in there)
 
-    def norm_momentum(self) -> float | None:
-        """The least momentum of its batch normalisations; None: it has none."""
-        found: set[float] = set()
+    def norm_momenta(self) -> dict[str, float]:
+        """The momentum of each batch normalisation, by its path."""
+        found: dict[str, float] = {}
 
         def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             if isinstance(context.module, BatchNorm):
-                found.add(context.module.momentum)
+                found["/".join(context.module.path)] = context.module.momentum
             return call(*args, **kwargs)
 
         with nn.intercept_methods(note):
             self.shapes()
-        return min(found, default=None)
+        return found
 
     def check_size(self, image_size: Sequence[int]) -> None:
         """Check that (height, width) fit the strides.
