@@ -1,5 +1,7 @@
 """What a config's network is made of, before there are data."""
 
+import pytest
+
 from tests.tiny import tiny_config
 from yolojax import sizing
 
@@ -18,3 +20,11 @@ def test_a_classifier_has_the_strides_of_its_stages():
     assert sizes["backbone/block1"] == f"{9 * 32 * 64 + 64 + 2 * 64:,}"
     assert "strides 2, 4, 8, 10 classes" in lines[-2]
     assert "GFLOP for a picture of 16 x 16 px" in lines[-1]
+
+
+def test_the_number_of_classes_may_be_that_of_the_data(tmp_path):
+    settings = tiny_config(model__num_classes=0)
+    assert ", 10 classes" in sizing.describe_model(settings)
+    settings["data"]["train"] = {"source": "folder", "root": str(tmp_path / "none")}
+    with pytest.raises(ValueError, match="no folder .*\n.*num_classes is 0, so that"):
+        sizing.describe_model(settings)

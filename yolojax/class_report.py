@@ -197,6 +197,8 @@ class _Judged(NamedTuple):
         if told:
             own = np.flatnonzero(self.targets[row]).tolist()
             names = "+".join(self.class_names[i] for i in own) or "nothing"
+            if label in own:
+                names = f"{names}, missed {self.class_names[label]}"
             caption = f"is {names}  {caption}"
         score = float(self.probabilities[row, label])
         return mistakes.Shown(_small(example), label, score, caption)
@@ -283,6 +285,7 @@ def _draw_mistakes(judged: _Judged, wrong: Sequence[tuple[int, int]]) -> list[st
                 "image_id": example.image_id,
                 "labels": [names[i] for i in own],
                 "class": names[label],
+                "missed": bool(judged.targets[row, label]),
                 "probability": float(judged.probabilities[row, label]),
             }
         )

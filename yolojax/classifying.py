@@ -114,6 +114,11 @@ class _Member:
         )
         if not views.count:
             return
+        if not settings["augment"]["policy"]:
+            raise ValueError(
+                f"--views are augmented by a run's own policy, and {loaded.origin} has "
+                "none (config.augment.policy): each would be the picture itself"
+            )
         augment = recipe.make_augmentation(settings, 1)
 
         @jax.jit

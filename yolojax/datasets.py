@@ -85,7 +85,7 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
     try:
         source = source_class(**arguments)
     except ValueError as error:
-        if part != "val":
+        if part != "val" or arguments.get("split", "val") != "val":
             raise
         none = "Where there is no val set: c.data.val = ConfigDict()"
         raise ValueError(f"{error}\n{none}") from error

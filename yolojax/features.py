@@ -6,7 +6,8 @@
     python -m yolojax.features --weights yolov5n.pt --config configs/x.py --output F
 
 Without --layer it is what the head's last layer sees; a wrong name gives a list of
-names. Of a detector a picture has the class of its largest box. Writes tsne.png,
+names. Of a detector a picture has the class of its largest box,
+of several labels the first. Writes tsne.png,
 pca.png and features.npz (features, labels, split, name, class_names, tsne, pca).
 """
 

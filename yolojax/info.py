@@ -5,8 +5,9 @@
 
 Prints layers, parameters, floating-point operations of a picture, and, unless
 --nocompile, the memory of a training step at the configured batch, as the compiler
-states it. Needs no data. --schedule draws learning rates, momentum and weight decay
-over the run instead, and counts the steps of an epoch from the data unless told.
+states it. Needs no data, but for the classes where config.model.num_classes is 0.
+--schedule draws learning rates, momentum and weight decay over the run instead, and
+counts the steps of an epoch from the data unless told.
 """
 
 from pathlib import Path

@@ -34,7 +34,9 @@ command.define_merging()
 command.define_views()
 flags.DEFINE_bool("submission", False, "Classifiers: write submission.csv.")
 flags.DEFINE_bool(
-    "draw", None, "Classifiers: write each picture with its class; by default up to 20."
+    "draw",
+    None,
+    "Classifiers: write each picture with its class; by default of up to 20 pictures.",
 )
 
 

@@ -78,7 +78,7 @@ def finish(
             "reason": outcome.reason,
             "steps": int(outcome.state.step),
             "best_step": outcome.book.best_step,
-            "weights": outcome.book.best_weights,
+            "weights": _weights_of(outcome.book.best_weights, run.settings),
             "skipped_steps": int(outcome.state.skipped),
             "boxes_cut": outcome.book.boxes_cut,
             "minutes": minutes,
@@ -108,6 +108,11 @@ def verdict_of(workdir: Path) -> verdict.Verdict:
     names = ("val/mAP50_95", "val/mean_average_precision", "val/accuracy")
     name = next((n for n in names if any(n in row for row in rows)), names[0])
     return verdict.judge_curves(*verdict.curves_of(rows, name))
+
+
+def _weights_of(kind: str, settings: Mapping[str, Any]) -> str:
+    """What the weights are: `ema`, `swa`, or `raw` where nothing is averaged."""
+    return "raw" if kind == "ema" and settings["ema"]["name"] == "none" else kind
 
 
 def _judge_classifier(

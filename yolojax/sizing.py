@@ -141,9 +141,17 @@ def describe_memory(settings: dict[str, Any]) -> str:
 
 
 def _model(settings: Mapping[str, Any]) -> Network:
-    if not settings["model"].get("num_classes"):
-        raise ValueError("config.model.num_classes is 0; info reads no data: set it")
-    return experiment.make_model(settings)
+    """The network; only where the data give the number of classes they are read."""
+    if settings["model"].get("num_classes"):
+        return experiment.make_model(settings)
+    try:
+        names = datasets.open_source(settings, "train").class_names
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\nconfig.model.num_classes is 0, so that the data are asked; a "
+            "number there needs none"
+        ) from error
+    return experiment.make_model(settings, names)
 
 
 def _operations(model: Network, height: int, width: int) -> float:

@@ -195,10 +195,14 @@ def describe(run: Experiment) -> None:
             print(text)
     if plan := stages.describe(run.stages, run.model.shapes()["params"]):
         print(plan)
+    most = run.max_boxes
+    if hasattr(run.train.source, "multi_label"):
+        kept = run.train.keep.tolist()
+        most = max((len(run.train.source[i].labels) for i in kept), default=0)
     many = "boxes" if noun_of(run.train.source) == "box" else "labels"
     print(
         f"{run.steps_per_epoch} steps an epoch, {run.total_steps} in all"
-        + f"; up to {run.max_boxes} {many} a picture" * (run.max_boxes > 1),
+        + f"; up to {most} {many} a picture" * (most > 1),
         flush=True,
     )
     chosen = run.settings["optim"]

@@ -160,7 +160,26 @@ def test_names_as_other_systems_write_them(table, tmp_path):
     assert classes_of(source) == [("caf\u00e9",)] * 2
 
 
-def test_a_mark_that_is_neither_0_nor_1_is_wrong_and_no_class(table):
-    text = "path,cat,dog\na.png,1,0\nb.png,0,2\nc.png,1,1\n"
-    with pytest.raises(ValueError, match="line 3: expected 0 or 1 for dog.* came '2'"):
+def test_rows_with_a_mark_that_is_neither_0_nor_1_are_reported(table):
+    text = "path,cat,dog\na.png,1,0\nb.png,0,2\nc.png,x,1\nd.png,1\ne.png,,1\n"
+    source = table(text, fractions=(1.0,))
+    assert names_of(source) == ["a.png", "e.png"]
+    said = source.report.render()
+    assert "csv:3: expected 0 or 1 for dog; came '2'; left out" in said
+    assert "csv:4: expected 0 or 1 for cat; came 'x'; left out" in said
+    assert "csv:5: no cell for dog, expected 0 or 1; left out" in said
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_quote_that_does_not_close_is_said_with_its_line(table, end):
+    text = end.join(["path,label", "a.png,cat", '"b.png,cat', "c.png,dog", ""])
+    with pytest.raises(ValueError, match="line 3: a quote that opens here does not"):
         table(text)
+
+
+def test_val_with_a_table_of_its_own_may_lack_classes(table, tmp_path):
+    train = "path,label\na.png,cat\nb.png,cat\nc.png,dog\nd.png,dog\n"
+    (tmp_path / "train.csv").write_text(train)
+    val = table("path,label\ne.png,cat\n", classes_from=str(tmp_path / "train.csv"))
+    assert val.report.counts == {}
+    assert val.report.notes == {"class without a picture": 1}

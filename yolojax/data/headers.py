@@ -161,7 +161,7 @@ def _read_png(data: Buffer) -> Header:
         name = bytes(data[position + 4 : position + 8])
         if position + 12 + length > len(data):
             # Libpng would set aside what the chunk claims, up to 2 GiB.
-            shown = name.decode("ascii", "replace")
+            shown = name.decode() if name.isalpha() else repr(name)
             raise ImageError(f"cut short: chunk {shown} claims {length} bytes")
         if name in (b"eXIf", b"zTXt", b"tEXt"):
             body = bytes(data[position + 8 : position + 8 + length])

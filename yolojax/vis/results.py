@@ -72,7 +72,7 @@ def _short(name: str) -> str:
 def _plot_losses(axis: Any, series: dict[str, Series]) -> None:
     axis.set_title("Loss")
     for index, (name, (steps, values)) in enumerate(series.items()):
-        label = "val, averaged weights" if name == "val/loss" else "training"
+        label = "val" if name == "val/loss" else "training"
         _plot_smoothed(axis, steps, values, line_colour(index), label)
     _log_if_wide(axis, series)
 

@@ -33,6 +33,8 @@ PATH_HEADERS = frozenset(
 )
 # Headers of columns that hold labels; others, with 0 and 1 below, are the labels.
 LABEL_HEADER = re.compile(r"(label|class|category|target|tag)(e?s|ies)?[ _]?\d*", re.I)
+# What a column of marks holds.
+MARKS = frozenset(("0", "1", "0.0", "1.0"))
 
 
 class _Row(NamedTuple):
@@ -114,7 +116,7 @@ class CsvSource(ClassifiedPictures):
             rows = table.rows
         else:
             rows = _shares(table.rows, split, fractions, seed)
-        training = split == "train" or not (said or classes_from)
+        training = not classes_from and (split == "train" or not said)
         by_name = {name: label for label, name in enumerate(names)}
         counted = rows if said or classes_from else table.rows
         counted = [[by_name[n] for n in r.labels if n in by_name] for r in counted]
@@ -162,8 +164,15 @@ def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
     delimiter = max(",;\t", key=first.count)
     source = io.StringIO(text, newline="")
     reader = csv.reader(source, delimiter=delimiter, skipinitialspace=True)
+    begin = 1
     try:
         for cells in reader:
+            if any("\n" in cell or "\r" in cell for cell in cells):
+                raise ValueError(
+                    f"{file} line {begin}: a quote that opens here does not close in "
+                    "the same line"
+                )
+            begin = reader.line_num + 1
             yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
         raise ValueError(f"{file} line {reader.line_num}: {error}") from error
@@ -193,12 +202,15 @@ def _read(
     body = filled[1:] if header else filled
     width = len(header) if header else max(len(cells) for _, cells in body)
     labels_at = where.labels if header else list(range(1, width))
-    classes = _indicators(header, labels_at, body, file)
+    classes = _indicators(header, labels_at, body)
     rows, seen = [], {}
     for line, cells in body:
         if len(cells) > width:
             message = f"{len(cells)} cells, but the header has {width}; left out"
             report.add("row with too many cells", file, line, message)
+            continue
+        if classes and (wrong := _wrong_mark(header, labels_at, cells)):
+            report.add("wrong mark", file, line, f"{wrong}; left out")
             continue
         cells = cells + [""] * (width - len(cells))
         name, found = cells[where.path], [cells[place] for place in labels_at]
@@ -261,30 +273,32 @@ def _indicators(
     header: Sequence[str],
     labels_at: Sequence[int],
     body: Sequence[tuple[int, list]],
-    file: Path,
 ) -> tuple[str, ...]:
-    """The classes, where each has a column with 0 and 1 below its name; else ().
-
-    Raises:
-        ValueError: a few cells are neither 0 nor 1 where most are.
-    """
+    """The classes, where each has a column with mostly 0 and 1 below; else ()."""
     names = [header[place] for place in labels_at] if header else []
     if len(names) < 2 or any(LABEL_HEADER.fullmatch(name) for name in names):
         return ()
     found = [
-        (line, header[place], cells[place])
-        for line, cells in body
+        cells[place]
+        for _, cells in body
         for place in labels_at
         if place < len(cells) and cells[place]
     ]
-    others = [mark for mark in found if mark[2] not in ("0", "1", "0.0", "1.0")]
-    if others and len(others) < len(found) / 2:
-        line, name, value = others[0]
-        raise ValueError(
-            f"{file} line {line}: expected 0 or 1 for {name}, as in most rows; came "
-            f"{value!r}"
-        )
-    return () if others else tuple(map(composed, names))
+    others = [mark for mark in found if mark not in MARKS]
+    few = len(others) < len(found) / 2
+    return tuple(map(composed, names)) if few or not found else ()
+
+
+def _wrong_mark(
+    header: Sequence[str], labels_at: Sequence[int], cells: Sequence[str]
+) -> str:
+    """What is no 0 or 1 in a row of marks; empty where all are."""
+    for place in labels_at:
+        if place >= len(cells):
+            return f"no cell for {header[place]}, expected 0 or 1"
+        if cells[place] and cells[place] not in MARKS:
+            return f"expected 0 or 1 for {header[place]}; came {cells[place]!r}"
+    return ""
 
 
 def _split(cells: Sequence[str], where: _Columns, file: Path, line: int) -> str:

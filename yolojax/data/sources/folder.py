@@ -140,10 +140,8 @@ def split_folder(home: Path, split: str, *, class_folders: bool = True) -> Path 
     if train is None or (class_folders and len(splits) == 1 and not _folders(train)):
         return None
     if split not in splits:
-        raise ValueError(
-            f"no folder {split} in {home}; {describe(home)}. To keep a part of train "
-            f"for it, give root {train}"
-        )
+        part = f". To keep a part of train for it, give root {train}" * (split == "val")
+        raise ValueError(f"no folder {split} in {home}; {describe(home)}{part}")
     return splits[split]
 
 
