@@ -77,9 +77,9 @@ def test_a_report_on_several_labels(tmp_path):
     assert found["per_class"]["bee"]["average_precision"] == 1
     assert found["per_class"]["cat"]["average_precision"] == pytest.approx(1 / 3)
     wrong = read(tmp_path / "mistakes.json")
-    assert [(row["image_id"], row["class"]) for row in wrong] == [
-        (100, "cat"),
-        (101, "bee"),
+    assert [(row["image_id"], row["class"], row["missed"]) for row in wrong] == [
+        (100, "cat", True),
+        (101, "bee", False),
     ]
     assert all((tmp_path / name).is_file() for name in files_of(lines))
 

@@ -275,17 +275,18 @@ def _draw_answers(judged: _Judged) -> tuple[list[str], dict[str, Any]]:
 def _draw_mistakes(judged: _Judged, wrong: Sequence[tuple[int, int]]) -> list[str]:
     """Draw and list mistakes, rows and classes, the surest first."""
     names = distinct(judged.class_names)
-    listed = []
+    listed, several = [], getattr(judged.source, "multi_label", False)
     for row, label in wrong:
         example = judged.source[judged.keep[row]]
         own = np.flatnonzero(judged.targets[row]).tolist()
+        missed = bool(judged.targets[row, label])
         listed.append(
             {
                 "name": example.name,
                 "image_id": example.image_id,
                 "labels": [names[i] for i in own],
                 "class": names[label],
-                "missed": bool(judged.targets[row, label]),
+                **({"missed": missed} if several else {}),
                 "probability": float(judged.probabilities[row, label]),
             }
         )

@@ -16,8 +16,9 @@ RISE = 0.05
 
 RULE = (
     f"Rule: L is the mean over the last quarter of the evaluations, B over the quarter "
-    f"before, of the training loss t and of v, the loss on val without augmentation (of "
-    f"averaged weights, if there are any). over-fitting: v(L) is {RISE:.0%} above the lowest mean of "
+    f"before, of the training loss t and of v, the loss on val without augmentation, "
+    f"of averaged weights if there are any. over-fitting: v(L) is {RISE:.0%} above the "
+    f"lowest mean of "
     f"a quarter's length, and t fell since. Else still improving: v fell, or mAP50-95 "
     f"(of classifiers the accuracy) rose, by more than {CHANGE:.0%} from B to L. Else "
     f"both stand still: over-fitting where v(L) is above t(L), under-fitting where "
