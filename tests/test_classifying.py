@@ -104,6 +104,9 @@ def test_a_policy_without_entries_shows_the_plain_view():
     predict = ClassPredictor([known()], batch_size=1, views=Views(3, 0.0))
     found = predict([plain(*RED, size=(16, 16))])
     np.testing.assert_allclose(found, [softmax(4, 0, 0)], atol=1e-5)
+    note = classifying.views_note([known()], Views(3))
+    assert "config.augment.policy): its views are the picture itself" in note
+    assert classifying.views_note([known()], Views(0)) == ""
 
 
 def test_wrong_views_and_members_are_refused():

@@ -49,6 +49,17 @@ class Views:
             )
 
 
+def views_note(members: Sequence[Loaded], views: Views) -> str:
+    """A line where views of a member show the picture itself; else empty."""
+    for member in members:
+        if views.count and not member.settings["augment"]["policy"]:
+            return (
+                f"{member.origin} was trained without augmentation "
+                "(config.augment.policy): its views are the picture itself"
+            )
+    return ""
+
+
 class ClassPredictor:
     """Probabilities of the classes of pictures of any size, a few at a time.
 
@@ -114,11 +125,6 @@ class _Member:
         )
         if not views.count:
             return
-        if not settings["augment"]["policy"]:
-            raise ValueError(
-                f"--views are augmented by a run's own policy, and {loaded.origin} has "
-                "none (config.augment.policy): each would be the picture itself"
-            )
         augment = recipe.make_augmentation(settings, 1)
 
         @jax.jit

@@ -48,6 +48,8 @@ def measure(given: Any) -> int:
     with counter("pictures") as progress:
         if classifies:
             views = classifying.Views(given.views, given.plain_weight, given.seed)
+            if note := classifying.views_note(members, views):
+                print(note, flush=True)
             _, lines = classifying.evaluate_classifiers(
                 members, views, output, progress
             )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from yolojax import class_predictions, ensembling, inference, lookup
-from yolojax.classifying import ClassPredictor, Views
+from yolojax.classifying import ClassPredictor, Views, views_note
 from yolojax.data import media
 from yolojax.data.report import Report
 from yolojax.engine.log import write_json
@@ -276,10 +276,11 @@ def classify(
 ) -> int:
     """Predict with classifiers, as the flags say; see `detect`."""
     check_kind(given, True)
+    views = Views(given.views, given.plain_weight, given.seed)
+    if note := views_note(members, views):
+        print(note, flush=True)
     predictor = ClassPredictor(
-        members,
-        batch_size=min(given.batch_size, max(1, len(items))),
-        views=Views(given.views, given.plain_weight, given.seed),
+        members, batch_size=min(given.batch_size, max(1, len(items))), views=views
     )
     with counter("files") as progress:
         found = class_predictions.predict_pictures(
