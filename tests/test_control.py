@@ -109,7 +109,7 @@ def test_a_run_with_averaged_weights_and_losses_of_pictures(tmp_path, capsys):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     loaded = inference.load(tmp_path / "run")
     taken = "better than all before and is taken" in shown
-    assert summary["weights"] == ("swa" if taken else "ema")
+    assert summary["weights"] == ("swa" if taken else "raw")
     assert loaded.step == summary["best_step"]
     # What was finished is not evaluated again.
     assert training.train(config, tmp_path / "run") == 0
