@@ -6,6 +6,12 @@
 
 resnet50.pth: torchvision's or timm's file of weights, or a run of a classifier; neck
 and head start fresh. Without --config.init.weights all does, which takes longer.
+
+Last run, two CPU cores, seed 0, from scratch: mAP@0.5 .0003, .006, .016, .041, .059,
+.082, .069, .082 after epochs 1 to 8, with --config.epochs=8
+--config.image_size='(224,224)' --config.batch_size=8 --config.optim.nominal_batch=8
+--config.optim.name=adamw --config.optim.learning_rate=0.001
+--config.optim.warmup_min_steps=25 --config.optim.warmup_epochs=1
 """
 
 from ml_collections import ConfigDict
