@@ -70,7 +70,8 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
     describe(run)
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
     state = run.initial_state(checkpoints.latest_step() or 0)
-    settled = control.settled_after(settings, run.model)
+    patient = settings["early_stopping"]["patience"] > 0
+    settled = control.settled_after(settings, run.model) if patient else 0
     judges = control.make_judges(settings, settled=settled)
     plan, book = make_plan(run), Bookkeeping()
     if settings["swa"]["epochs"]:
@@ -183,6 +184,7 @@ def describe(run: Experiment) -> None:
     )
     for note in (*run.start.notes, *run.notes):
         print(note)
+    most = run.max_boxes
     for part, data in (("train", run.train), ("val", run.val)):
         if data is None:
             continue
@@ -190,15 +192,12 @@ def describe(run: Experiment) -> None:
         what = f"{sum(counts)} boxes"
         if hasattr(data.source, "multi_label"):
             what = f"{sum(map(bool, counts))} of them with a label"
+            most = max(counts, default=0) if part == "train" else most
         print(f"{part}: {len(data.keep)} pictures, {what}")
         if text := data.report.render():
             print(text)
     if plan := stages.describe(run.stages, run.model.shapes()["params"]):
         print(plan)
-    most = run.max_boxes
-    if hasattr(run.train.source, "multi_label"):
-        kept = run.train.keep.tolist()
-        most = max((len(run.train.source[i].labels) for i in kept), default=0)
     many = "boxes" if noun_of(run.train.source) == "box" else "labels"
     print(
         f"{run.steps_per_epoch} steps an epoch, {run.total_steps} in all"

@@ -130,7 +130,8 @@ def test_folders_without_classes_have_no_labels(tmp_path):
     "arguments, message",
     [
         ({"root": "nowhere"}, r"no folder .*nowhere; .* holds train/; set config.data"),
-        ({"split": "test"}, r"no folder test in "),
+        ({"split": "val"}, r"no folder val in .*To keep a part of train for it"),
+        ({"split": "test"}, r"no folder test in (?!.*To keep a part)"),
         ({"split": "al"}, "split must be one of train, val, test, not 'al'"),
         ({"root": "train/cat"}, r"no picture in .*train/cat; .* holds nothing"),
         ({"root": ""}, "no picture in the class folders of"),

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 # From so many channels and pixels on, a CPU's kernel gradient is faster as products:
-# 1.1 to 10 times for 3x3 kernels, measured for 32 to 512 channels and 4 to 160 px.
+# 1.0 to 10 times for 3x3 kernels, measured for 32 to 512 channels and 4 to 160 px.
 # With fewer channels it is up to four times slower, and few pixels do not pay for
 # the time that nine products take to compile.
 LEAST_CHANNELS = 32
