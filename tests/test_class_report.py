@@ -51,6 +51,8 @@ def test_a_report_has_numbers_plots_and_the_surest_mistakes_first(tmp_path):
     assert found["confusion"] == [[0, 0, 1], [1, 1, 0], [1, 0, 0]]
     assert found["per_class"]["bee"]["recall"] == 1 / 2
     assert found["confused"][0] == {"label": "ant", "prediction": "cat", "pictures": 1}
+    bins = found["reliability"]
+    assert sum(row["predictions"] for row in bins) == found["num_pictures"]
     assert found["evaluated"] == conditions
     wrong = read(tmp_path / "mistakes.json")
     assert [row["image_id"] for row in wrong] == [100, 104, 105]

@@ -60,8 +60,9 @@ def write_report(
         keep: indices in the source, [n], as `probabilities` has them.
         class_names: names by label.
         output: gets the files: evaluation.json with the numbers, `per_class` by name,
-            up to 200 classes `confusion` by [label][prediction], and the most frequent
-            mistakes as `confused`; mistakes.json and plots/.
+            up to 200 classes `confusion` by [label][prediction], the most frequent
+            mistakes as `confused`, and the bins of `reliability`; mistakes.json and
+            plots/.
         conditions: what the numbers are of, to stand in evaluation.json as `evaluated`.
 
     Returns:
@@ -220,7 +221,7 @@ def _draw_predictions(judged: _Judged) -> tuple[list[str], dict[str, Any]]:
     confusion = np.asarray(metrics["confusion"])
     plot_confusion(confusion, class_names, judged.plot("confusion.png"))
     right = (predicted == labels)[some]
-    plot_reliability(confidence[some], right, judged.plot("reliability.png"))
+    bins = _draw_reliability(judged, confidence[some], right)
     counts = np.bincount(predicted, minlength=len(class_names))
     plot_classes(metrics, counts, class_names, judged.plot("classes.png"))
     lines = [
@@ -250,7 +251,7 @@ def _draw_predictions(judged: _Judged) -> tuple[list[str], dict[str, Any]]:
         {"label": names[label], "prediction": names[taken], "pictures": count}
         for label, taken, count in pairs
     ]
-    return lines, {"confused": confused}
+    return lines, {"confused": confused, "reliability": bins}
 
 
 def _draw_answers(judged: _Judged) -> tuple[list[str], dict[str, Any]]:
@@ -261,7 +262,7 @@ def _draw_answers(judged: _Judged) -> tuple[list[str], dict[str, Any]]:
     plot_classes(metrics, counts, class_names, judged.plot("classes.png"))
     confidence = np.where(answers, judged.probabilities, 1 - judged.probabilities)
     right = answers == judged.targets
-    plot_reliability(confidence.ravel(), right.ravel(), judged.plot("reliability.png"))
+    bins = _draw_reliability(judged, confidence.ravel(), right.ravel())
     lines = [
         "plots/reliability.png: how often an answer is right, by how sure it is",
         "plots/classes.png: answers of each class, precision and recall",
@@ -269,7 +270,15 @@ def _draw_answers(judged: _Judged) -> tuple[list[str], dict[str, Any]]:
     wrong = np.argwhere(~right)
     order = np.argsort(-confidence[~right], kind="stable")
     pairs = [(int(row), int(label)) for row, label in wrong[order]]
-    return lines + _draw_mistakes(judged, pairs), {}
+    return lines + _draw_mistakes(judged, pairs), {"reliability": bins}
+
+
+def _draw_reliability(
+    judged: _Judged, confidence: np.ndarray, right: np.ndarray
+) -> list[dict[str, float]]:
+    """Plot how often predictions are right by confidence; the bins of the plot."""
+    plot_reliability(confidence, right, judged.plot("reliability.png"))
+    return numbers.reliability_rows(numbers.reliability(confidence, right))
 
 
 def _draw_mistakes(judged: _Judged, wrong: Sequence[tuple[int, int]]) -> list[str]:

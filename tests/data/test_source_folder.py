@@ -103,7 +103,8 @@ def test_what_is_wrong_is_reported_and_nothing_crashes(tmp_path):
         "unreadable picture": 2,
     }
     text = train.report.render()
-    assert f"{tmp_path}/train/empty: no picture in it" in text
+    empty = "no picture in it, expected those of a class; left out"
+    assert f"{tmp_path}/train/empty: {empty}" in text
     assert "class 'dog' has one picture" in text
     val = FolderSource(root=root, split="val")
     assert val.report.counts == {"unknown class": 1}

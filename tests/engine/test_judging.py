@@ -80,3 +80,25 @@ def test_books_of_older_checkpoints_are_read():
     old = {"best": 0.5, "best_step": 3, "since_best": 2, "boxes_cut": 1.0}
     book = Bookkeeping.restored(old)
     assert (book.stop_best, book.best_weights, book.pictures) == (0.5, "ema", "")
+
+
+def test_an_evaluation_says_how_much_patience_is_used_up():
+    judge, book = judges(patience=3, settled=20), Bookkeeping()
+
+    def remark(step, value):
+        better = judge.see(book, step, {"mAP50": value, "mAP50_95": value}, train=False)
+        return judge.remark(book, step, better=better)
+
+    assert remark(10, 0.5) == "  (best so far, patience counts from step 20)"
+    assert remark(15, 0.4) == "  (patience counts from step 20)"
+    assert remark(20, 0.4) == "  (patience 1/3)"
+    assert remark(30, 0.6) == "  (best so far)"
+    assert remark(40, 0.6) == "  (patience 1/3)"
+
+
+def test_without_patience_only_the_best_is_remarked():
+    judge, book = judges(), Bookkeeping()
+    values = {"mAP50": 1.0, "mAP50_95": 1.0}
+    for step, expected in ((1, "  (best so far)"), (2, "")):
+        better = judge.see(book, step, values, train=False)
+        assert judge.remark(book, step, better=better) == expected

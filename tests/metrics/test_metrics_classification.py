@@ -118,6 +118,13 @@ def test_bins_of_confidence_end_with_their_upper_border():
     np.testing.assert_allclose(found.confidence, [0.125, 0.38, math.nan, 1.0])
     np.testing.assert_allclose(found.accuracy, [0.5, 0.5, math.nan, 1.0])
     assert found.expected_error == pytest.approx((2 * 0.375 + 2 * 0.12 + 0) / 5)
+    first, second, third = ours.reliability_rows(found)
+    assert first == dict(
+        above=0.0, up_to=0.25, predictions=2, confidence=0.125, right=0.5
+    )
+    assert second["right"] == 0.5 and second["predictions"] == 2
+    # The third bin holds none.
+    assert (third["above"], third["up_to"], third["predictions"]) == (0.75, 1.0, 1)
 
 
 def test_of_equal_probabilities_the_first_class_is_predicted():

@@ -126,6 +126,21 @@ class Judges:
             book.best_metrics = dict(values)
         return better
 
+    def remark(self, book: Bookkeeping, step: int, *, better: bool) -> str:
+        """What an evaluation of a step was for the run, to stand behind its numbers.
+
+        Args:
+            book: after the evaluation.
+            step: of the weights.
+            better: whether they are the best so far.
+        """
+        parts = ["best so far"] if better else []
+        if self.patience and not self.stop.of_training and book.since_best:
+            parts.append(f"patience {book.since_best}/{self.patience}")
+        elif self.patience and not self.stop.of_training and step < self.settled:
+            parts.append(f"patience counts from step {self.settled}")
+        return f"  ({', '.join(parts)})" if parts else ""
+
     def exhausted(self, book: Bookkeeping) -> bool:
         """Whether patience is at its end."""
         return 0 < self.patience <= book.since_best

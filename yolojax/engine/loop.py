@@ -316,9 +316,8 @@ def _judge(
     """Log an evaluation and note whether it is the best so far."""
     better = judges.see(book, number, _named(metrics), train=False)
     log.write(number, {f"val/{name}": v for name, v in metrics.items()})
-    progress.message(
-        f"step {number}: {_shown(metrics)}{'  (best so far)' if better else ''}"
-    )
+    remark = judges.remark(book, number, better=better)
+    progress.message(f"step {number}: {_shown(metrics)}{remark}")
 
 
 def _judge_average(

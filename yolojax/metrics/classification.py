@@ -263,6 +263,29 @@ def reliability(
     return Reliability(counts, means(confidence), means(np.asarray(right, np.float64)))
 
 
+def reliability_rows(found: Reliability) -> list[dict[str, float]]:
+    """The bins that hold predictions, as rows for a file, the least sure first.
+
+    Args:
+        found: from `reliability`.
+
+    Returns:
+        Of each bin its ends `above` and `up_to` (the first holds 0 as well), how many
+        `predictions`, their mean `confidence`, and the share of them that is `right`.
+    """
+    width = 1 / len(found.counts)
+    return [
+        {
+            "above": round(number * width, 6),
+            "up_to": round((number + 1) * width, 6),
+            "predictions": int(found.counts[number]),
+            "confidence": float(found.confidence[number]),
+            "right": float(found.accuracy[number]),
+        }
+        for number in np.flatnonzero(found.counts).tolist()
+    ]
+
+
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     """The mean precision over the positives, best scores first; NaN without any.
 

@@ -176,7 +176,7 @@ def _read_folders(
     for name in found:
         here = list_pictures(folder / name, report)
         if not here:
-            message = "no picture in it; expected those of a class"
+            message = "no picture in it, expected those of a class; left out"
             report.add("empty class folder", folder / name, None, message)
         elif composed(name) not in by_name:
             message = f"{len(here)} pictures of a class that train does not have, "
