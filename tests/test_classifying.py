@@ -19,7 +19,14 @@ def apply(variables, images, *, train):
     return (variables["gain"] * jnp.mean(images, axis=(1, 2)),), {}
 
 
-def known(gain=4.0, *, names=("red", "green", "blue"), loss="cross_entropy", policy=()):
+def known(
+    gain=4.0,
+    *,
+    names=("red", "green", "blue"),
+    loss="cross_entropy",
+    policy=(),
+    letterbox="square",
+):
     """A loaded classifier that answers with the mean colour times `gain`."""
     chosen = settings.complete(
         {
@@ -28,6 +35,7 @@ def known(gain=4.0, *, names=("red", "green", "blue"), loss="cross_entropy", pol
             "loss": {"name": loss},
             "data": {"num_threads": 1},
             "augment": {"policy": policy},
+            "evaluate": {"letterbox": letterbox},
         }
     )
     return inference.Loaded(
@@ -49,6 +57,18 @@ def plain(*colour, size=(20, 20)):
 def softmax(*logits):
     powers = np.exp(logits)
     return powers / powers.sum()
+
+
+def test_a_centre_crop_sees_nothing_of_the_ends_of_a_picture():
+    picture = plain(*GREEN, size=(20, 60))
+    picture[:, 15:45] = RED
+    found = [
+        ClassPredictor([known(letterbox=letterbox)], batch_size=1)([picture])[0]
+        for letterbox in ("centre_crop", "square")
+    ]
+    np.testing.assert_allclose(found[0], softmax(4, 0, 0), atol=1e-6)
+    # A third of the canvas is the picture, half of it green; the rest is grey.
+    assert found[1][0] < 0.5
 
 
 def test_probabilities_are_the_mean_over_the_members():

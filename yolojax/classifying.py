@@ -116,6 +116,7 @@ class _Member:
         self._variables = sharding.put_replicated(loaded.variables, self._mesh)
         self._size = datasets.image_size_of(settings)
         self._threads = datasets.num_threads(settings)
+        self._place = datasets.place_of(settings)
         self._batch_size, self._views = batch_size, views
         multi_label = objectives.is_multi_label(settings)
         self._step: Any = classify.make_probability_step(
@@ -149,6 +150,7 @@ class _Member:
                 image_size=self._size,
                 batch_size=self._batch_size,
                 num_threads=self._threads,
+                place=self._place,
             )
             total += (weight if count else 1.0) * self._run(next(iter(plain)))
         if count and weight < 1:

@@ -18,6 +18,7 @@ from yolojax.data.report import Report
 from yolojax.data.sampling import SAMPLERS, fraction_of
 from yolojax.data.sources import SOURCES
 from yolojax.data.weighing import WeighedBatches, weights_of_losses
+from yolojax.ops.letterbox import crop_shape
 
 Sampler = Callable[..., np.ndarray | None]
 # Arguments of sources that are paths, taken relative to `data.root`.
@@ -221,7 +222,7 @@ def sampled(settings: Mapping[str, Any], data: Data) -> tuple[Data, np.ndarray |
 def make_eval_batches(
     settings: Mapping[str, Any], data: Data, *, stride: int
 ) -> pipeline.EvalBatches:
-    """The batches of one pass over a data set, letterboxed.
+    """The batches of one pass over a data set, its pictures as `letterbox` says.
 
     Args:
         settings: a complete config.
@@ -239,4 +240,28 @@ def make_eval_batches(
         return pipeline.make_rectangular_batches(
             data.source, data.keep, stride=stride, **arguments
         )
-    return pipeline.make_eval_batches(data.source, data.keep, **arguments)
+    return pipeline.make_eval_batches(
+        data.source, data.keep, place=place_of(settings), **arguments
+    )
+
+
+def place_of(settings: Mapping[str, Any]) -> pipeline.Place:
+    """How pictures lie on their canvas where all batches have the same.
+
+    Args:
+        settings: a complete config.
+    """
+    cropped = settings["evaluate"]["letterbox"] == "centre_crop"
+    return crop_shape if cropped else pipeline.fitted_place
+
+
+def of_one_shape(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The config, but that all batches of an evaluation have the same shape.
+
+    Args:
+        settings: a complete config.
+    """
+    chosen = settings["evaluate"]
+    if chosen["letterbox"] != "rectangular":
+        return dict(settings)
+    return {**settings, "evaluate": {**chosen, "letterbox": "square"}}

@@ -200,9 +200,7 @@ def _features_of(
     if text := data.report.render():
         print(text)
     # One shape, which is compiled once.
-    chosen = loaded.settings | {
-        "evaluate": loaded.settings["evaluate"] | {"letterbox": "square"}
-    }
+    chosen = datasets.of_one_shape(loaded.settings)
     batches = datasets.make_eval_batches(chosen, data, stride=loaded.model.max_stride)
     rows, values = classify.predict_all(
         step,

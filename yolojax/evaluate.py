@@ -37,8 +37,9 @@ flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")
 flags.DEFINE_enum(
     "letterbox",
     None,
-    ["square", "rectangular"],
-    "How pictures lie in a batch: evaluate.letterbox.",
+    ["square", "rectangular", "centre_crop"],
+    "How pictures lie in a batch: evaluate.letterbox; rectangular is for detectors, "
+    "centre_crop for classifiers.",
 )
 flags.DEFINE_string("output", None, "Where the JSON files go.")
 command.define_merging()

@@ -21,6 +21,7 @@ from yolojax.engine import checkpoint, evaluate, sharding
 from yolojax.engine.log import write_json
 from yolojax.metrics.detection import format_table, jsonable
 from yolojax.models.model import Model
+from yolojax.ops.letterbox import letterbox_shape
 from yolojax.ops.views import PLAIN, View
 from yolojax.records import Detections, Example
 from yolojax.weights.published import placeholder_names, read_published
@@ -272,7 +273,7 @@ class Predictor:
             image_size=datasets.image_size_of(self._loaded.settings),
             batch_size=self.batch_size,
             num_threads=datasets.num_threads(self._loaded.settings),
-            round_up=False,
+            place=letterbox_shape,
         )
         parts: list[Detections] = []
         for batch in batches:

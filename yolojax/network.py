@@ -64,12 +64,17 @@ def make_model(
     if name in CLASSIFIERS:
         classifier = build_classifier(name, **common, **arguments)
         classifier.check_size(size)
-        if settings["evaluate"]["letterbox"] != "square":
+        if settings["evaluate"]["letterbox"] == "rectangular":
             raise ValueError(
-                "config.evaluate.letterbox must be 'square' for classifiers, whose "
-                "pictures all have config.image_size"
+                "config.evaluate.letterbox must be 'square' or 'centre_crop' for "
+                "classifiers, whose pictures all have config.image_size"
             )
         return classifier
+    if settings["evaluate"]["letterbox"] == "centre_crop":
+        raise ValueError(
+            "config.evaluate.letterbox must be 'square' or 'rectangular' for "
+            "detectors, which look at whole pictures"
+        )
     model = build_model(name, **common, **arguments)
     stride = model.max_stride
     if any(side % stride for side in size):

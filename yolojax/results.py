@@ -173,8 +173,9 @@ def final_losses(
     if jax.process_count() > 1:
         return pictures
     settings = run.settings
-    square = {**settings, "evaluate": {**settings["evaluate"], "letterbox": "square"}}
-    batches = datasets.make_eval_batches(square, run.train, stride=run.model.max_stride)
+    batches = datasets.make_eval_batches(
+        datasets.of_one_shape(settings), run.train, stride=run.model.max_stride
+    )
     values = evaluate.make_own_loss_step(run.model, loss_of(run), run.mesh)
     found = PictureLosses(len(run.train.source))
     for image_id, losses in evaluate.own_losses(

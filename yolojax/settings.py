@@ -187,7 +187,7 @@ MAY_CHANGE = (
 
 # Names that are not entries of a table, which checks its own.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "evaluate.letterbox": ("square", "rectangular"),
+    "evaluate.letterbox": ("square", "rectangular", "centre_crop"),
     "data.folds.kind": ("plain", "stratified", "group"),
 }
 

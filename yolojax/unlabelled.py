@@ -156,9 +156,8 @@ def make_refresh(
     if not settings["data"]["unlabelled"]:
         return None
     step = make_probability_step(model, mesh, multi_label=False)
-    square = {**settings, "evaluate": {**settings["evaluate"], "letterbox": "square"}}
     others = dataclasses.replace(data, keep=unlabelled_of(data))
-    pictures = datasets.make_eval_batches(square, others, stride=1)
+    pictures = datasets.make_eval_batches(settings, others, stride=1)
 
     def refresh(number: int, variables: Any) -> dict[str, float]:
         if not batches.due(number):

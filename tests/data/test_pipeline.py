@@ -9,6 +9,7 @@ import simplejpeg
 from yolojax.data import pipeline
 from yolojax.data.decode import ImageError
 from yolojax.data.report import Report
+from yolojax.ops.letterbox import crop_shape
 from yolojax.records import Example
 
 SIZES = [(40, 60), (60, 40), (30, 30), (64, 128), (17, 90)]
@@ -236,6 +237,19 @@ def test_eval_pictures_are_centred_on_grey():
     np.testing.assert_array_equal(batch.origin, [[2, 2, 0, 17]])
     np.testing.assert_array_equal(batch.size, [[60, 62]])
     assert batch.boxes.shape == (1, 1, 4) and not batch.valid.any()
+
+
+def test_a_centre_crop_shows_the_middle_of_the_resized_picture():
+    # 32 px are .875 of 37; a picture of 37x74 stays as it is.
+    image = np.random.default_rng(0).integers(0, 256, (37, 74, 3), np.uint8)
+    example = make_example(image, [[21, 2, 40, 10]], size=(37, 74))
+    [batch] = evaluation(
+        ListSource([example]), image_size=(32, 32), batch_size=1, place=crop_shape
+    )
+    np.testing.assert_array_equal(batch.image[0], image[2:34, 21:53])
+    np.testing.assert_array_equal(batch.origin[0], [1, 1, -2, -21])
+    np.testing.assert_array_equal(batch.boxes[0, 0], [0, 0, 19, 8])
+    assert batch.size[0].tolist() == [32, 32]
 
 
 def test_eval_pictures_are_shrunk_from_all_their_pixels():

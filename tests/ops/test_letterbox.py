@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.shared import shared
 from yolojax.ops import letterbox
@@ -145,3 +147,41 @@ def test_a_place_is_centred_on_another_canvas():
     assert letterbox.published_origin((333, 500), moved, (448, 672)) == (
         *(427 / 333, 640 / 500, 10.5, 16.0),
     )
+
+
+@pytest.mark.parametrize(
+    "size, target, expected",
+    [
+        # 224 px are .875 of 256; 256 * 500 / 375 = 341.3; 341 - 224 = 117 = 58 + 59
+        ((375, 500), (224, 224), ((256, 341), (-16, -58))),
+        ((500, 375), (224, 224), ((341, 256), (-58, -16))),
+        ((1000, 1000), (224, 224), ((256, 256), (-16, -16))),
+        # Enlarged.
+        ((7, 14), (224, 224), ((256, 512), (-16, -144))),
+        # 299 / .875 = 341.7; 342 - 299 = 43 = 22 + 21: halves go to the even number.
+        ((342, 342), (299, 299), ((342, 342), (-22, -22))),
+        # Of a canvas twice as wide as high: 64 and 128 px are .875 of 73 and 146.
+        ((100, 100), (64, 128), ((146, 146), (-41, -9))),
+        ((100, 1000), (64, 128), ((73, 730), (-4, -301))),
+    ],
+)
+def test_a_centre_crop_shows_seven_eighths_of_the_shorter_side(size, target, expected):
+    place = letterbox.crop_shape(size, target)
+    assert (place.size, place.offset) == expected
+
+
+@given(
+    st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    st.floats(0.2, 1.0),
+)
+def test_a_centre_crop_fills_its_canvas(size, target, share):
+    place = letterbox.crop_shape(size, target, share=share)
+    for side, offset, wanted in zip(place.size, place.offset, target, strict=True):
+        assert offset <= 0 and side + offset >= wanted
+        # No more is cut off at one end than at the other, but for an odd pixel.
+        assert abs((side + offset - wanted) + offset) <= 1
+
+
+def test_a_whole_centre_crop_cuts_a_square_picture_nowhere():
+    assert letterbox.crop_shape((50, 50), (32, 32), share=1.0)[:2] == ((32, 32), (0, 0))

@@ -281,6 +281,8 @@ def test_prefixes_of_wrappers_and_counters_are_passed_over(tmp_path):
     settings = found.settings
     assert settings["image_size"] == (224, 224)
     assert settings["loss"] == {"name": "cross_entropy"}
+    # As torchvision and timm evaluate; pictures of ours lie whole on their canvas.
+    assert settings["evaluate"] == {"letterbox": "centre_crop"}
     expected = from_state_dict(model, state)
     for path, leaf in flatten(found.variables).items():
         np.testing.assert_array_equal(leaf, flatten(expected)[path])
@@ -303,24 +305,30 @@ def test_the_linear_layers_of_timm_s_vgg_are_convolutions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"),
+    ("name", "changes", "letterbox"),
     [
-        ("resnet18", dict(width=0.125, activation="silu", stem="deep")),
-        pytest.param("cspresnet50", dict(width=0.125), marks=pytest.mark.slow),
-        ("cnn5", dict(dropout=0.5)),
+        ("resnet18", dict(width=0.125, activation="silu", stem="deep"), "square"),
+        pytest.param(
+            "cspresnet50", dict(width=0.125), "square", marks=pytest.mark.slow
+        ),
+        ("cnn5", dict(dropout=0.5), "centre_crop"),
         pytest.param(
             "darknet19",
             dict(width=0.125, normalise={"name": "each"}),
+            "square",
             marks=pytest.mark.slow,
         ),
     ],
     ids=["options", "cross-stage", "own paths", "own paths, normalised"],
 )
-def test_what_is_written_is_read_as_the_same_network_and_bits(name, changes, tmp_path):
+def test_what_is_written_is_read_as_the_same_network_and_bits(
+    name, changes, letterbox, tmp_path
+):
     arguments = {"name": name, "num_classes": 3, **changes}
     model = build_classifier(**arguments)
     variables = model.init(2)
     settings = {"model": arguments, "image_size": (96, 64), "loss": {"name": "hinge"}}
+    settings["evaluate"] = {"letterbox": letterbox}
     path = tmp_path / "w.safetensors"
     write_published(path, model, variables, ("a", "b", "c"), settings)
     found = read_published(path)

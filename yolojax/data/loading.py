@@ -104,10 +104,16 @@ class Loader:
         example = self._source[index]
         place = layout.place(example.size)
         area = _fill_around(batch.image[row], place, layout.fill)
-        layout.read(index, example, place.size, area)
+        if min(place.offset) < 0:
+            whole = np.empty((*place.size, 3), np.uint8)
+            layout.read(index, example, place.size, whole)
+            top, left = (max(0, -offset) for offset in place.offset)
+            area[...] = whole[top:, left:][: area.shape[0], : area.shape[1]]
+        else:
+            layout.read(index, example, place.size, area)
         origin = layout.origin(example.size, place)
         boxes_cut = _write_boxes(batch, row, example, origin)
-        batch.size[row] = place.size
+        batch.size[row] = area.shape[:2]
         batch.image_id[row] = index
         batch.origin[row] = origin
         return Counts(1, time.perf_counter() - start, boxes_cut)
@@ -125,8 +131,8 @@ def added(parts: Sequence[Counts]) -> Counts:
 
 def _fill_around(canvas: np.ndarray, place: Letterbox, fill: int) -> np.ndarray:
     """Write what lies around the picture; returns the part that it will take."""
-    top, left = place.offset
-    bottom, right = top + place.size[0], left + place.size[1]
+    bottom, right = (sum(ends) for ends in zip(place.offset, place.size, strict=True))
+    top, left = (max(0, offset) for offset in place.offset)
     canvas[:top] = fill
     canvas[bottom:] = fill
     canvas[top:bottom, :left] = fill

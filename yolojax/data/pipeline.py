@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -24,12 +24,16 @@ from yolojax.data.sources.base import Source
 from yolojax.data.staged import StagedStream
 from yolojax.lookup import pick
 from yolojax.ops.letterbox import (
+    Letterbox,
     batch_canvas,
     centred,
     letterbox_shape,
     published_origin,
 )
 from yolojax.records import Batch, Example
+
+# (height, width) of a picture and of its canvas -> where it lies.
+Place = Callable[[tuple[int, int], tuple[int, int]], Letterbox]
 
 # Batches prepared ahead; more only costs memory once decoding keeps up on average.
 _AHEAD = 2
@@ -252,6 +256,11 @@ def training_layout(
     )
 
 
+def fitted_place(size: tuple[int, int], canvas: tuple[int, int]) -> Letterbox:
+    """Resized to fit and centred, with the roundings of the published evaluation."""
+    return letterbox_shape(size, canvas, round_up=True)
+
+
 def make_eval_batches(
     source: Source,
     keep: Indices,
@@ -261,12 +270,13 @@ def make_eval_batches(
     num_threads: int,
     shard: tuple[int, int] = (0, 1),
     max_boxes: int | None = None,
-    round_up: bool = True,
+    place: Place = fitted_place,
 ) -> EvalBatches:
-    """One pass over the pictures, letterboxed, in the order of `keep`.
+    """One pass over the pictures, in the order of `keep`, all on the same canvas.
 
-    Pictures are resized to fit, also enlarged, and centred on grey 114 as published.
-    Crowd boxes are left out. The last batch is filled up with rows of image id -1.
+    Pictures are resized to fit, also enlarged, and centred on grey 114 as published, or
+    lie as `place` says. Crowd boxes are left out. The last batch is filled up with rows
+    of image id -1.
 
     Args:
         source: the data set.
@@ -276,7 +286,7 @@ def make_eval_batches(
         num_threads: threads that decode.
         shard: (index, count) of this host, which gets its rows of each batch.
         max_boxes: rows for boxes of each picture; None takes as many as are needed.
-        round_up: see `letterbox_shape`; published evaluations do.
+        place: (height, width) of a picture and of the canvas -> where it lies.
 
     Raises:
         ValueError: a batch that the hosts do not divide, or of no picture.
@@ -286,7 +296,7 @@ def make_eval_batches(
         image_size=image_size,
         max_boxes=max_boxes_of(source, keep) if max_boxes is None else max_boxes,
         fill=_GREY,
-        place=lambda size: letterbox_shape(size, image_size, round_up=round_up),
+        place=lambda size: place(size, image_size),
         read=_read_exactly,
     )
     return EvalBatches(

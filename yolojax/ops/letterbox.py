@@ -1,4 +1,4 @@
-"""Where a picture lies on a canvas that it must fit without being stretched.
+"""Where a picture lies on a canvas that it fits, or fills, without being stretched.
 
 Arithmetic on Python numbers only, for the host's pipeline and the evaluator alike; it
 never imports jax. The roundings are those of the published YOLOv5 letterbox, so that
@@ -11,13 +11,17 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+# The part of the shorter side that a centre crop of classifiers shows: 224 of 256 px.
+CROP_SHARE = 0.875
+
 
 class Letterbox(NamedTuple):
     """A picture's place on its canvas.
 
     Attributes:
         size: (height, width) of the resized picture, at least 1 each.
-        offset: (top, left) padding in pixels; the rest is at the bottom and right.
+        offset: (top, left) padding in pixels, negative where the picture is cut off;
+            the rest is at the bottom and right.
         ratio: the common scale before rounding, resized over original side.
     """
 
@@ -57,6 +61,42 @@ def letterbox_shape(
         )
         resized = (height, width)
     return Letterbox(resized, _centred(resized, target), ratio)
+
+
+def crop_shape(
+    size: tuple[int, int], target: tuple[int, int], *, share: float = CROP_SHARE
+) -> Letterbox:
+    """The place of a picture that fills a canvas with its middle.
+
+    The picture is resized, also enlarged, until the canvas is `share` of its shorter
+    side, and what sticks out is cut off: of 500x375 px on 224 px the middle 224x224 of
+    341x256.
+
+    Args:
+        size: (height, width) of the picture, in pixels.
+        target: (height, width) of the canvas, in pixels.
+        share: in (0, 1].
+
+    Returns:
+        The place, with offsets of 0 or below.
+
+    Raises:
+        ValueError: a side is not positive.
+
+    Source: the evaluation of classifiers on ImageNet since Krizhevsky et al. 2012,
+    section 2 and 6: the shorter side resized to 256 px, the middle 224x224.
+    """
+    _check_sides(size, target)
+    least = [max(1, round(side / share)) for side in target]
+    ratio = max(wanted / side for wanted, side in zip(least, size, strict=True))
+    height, width = (
+        # The longer side is rounded down, but not below the canvas.
+        max(wanted, math.floor(side * ratio + 1e-6))
+        for wanted, side in zip(least, size, strict=True)
+    )
+    # Half a pixel goes to the even number, as in torchvision.
+    top, left = round((height - target[0]) / 2), round((width - target[1]) / 2)
+    return Letterbox((height, width), (-top, -left), ratio)
 
 
 def rectangle_shape(
@@ -168,16 +208,20 @@ def published_origin(
 def _resized(
     size: tuple[int, int], target: tuple[int, int], scale_up: bool
 ) -> tuple[float, tuple[int, int]]:
-    if min(size) < 1 or min(target) < 1:
-        raise ValueError(
-            f"a letterbox needs positive sides, but the picture is {size} and the "
-            f"canvas {target} (height, width)"
-        )
+    _check_sides(size, target)
     ratio = min(target[0] / size[0], target[1] / size[1])
     if not scale_up:
         ratio = min(ratio, 1.0)
     # A side of a very long picture would round to 0.
     return ratio, (max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio)))
+
+
+def _check_sides(size: tuple[int, int], target: tuple[int, int]) -> None:
+    if min(size) < 1 or min(target) < 1:
+        raise ValueError(
+            f"a letterbox needs positive sides, but the picture is {size} and the "
+            f"canvas {target} (height, width)"
+        )
 
 
 def _centred(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:

@@ -45,11 +45,16 @@ def description_of(model: Network, settings: Mapping[str, Any]) -> dict[str, Any
         about["image_size"] = list(settings["image_size"])
     if "loss" in settings:
         about["loss"] = settings["loss"]["name"]
+    if "evaluate" in settings:
+        about["letterbox"] = settings["evaluate"]["letterbox"]
     return about
 
 
 def settings_of(model: Network, description: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's keys besides the model: size of pictures, and loss.
+    """A config's keys besides the model: size and place of pictures, and loss.
+
+    A classifier's file that says nothing is another project's: those are evaluated on
+    the middle of pictures.
 
     Args:
         model: the network.
@@ -63,7 +68,15 @@ def settings_of(model: Network, description: Mapping[str, Any]) -> dict[str, Any
     loss = description.get("loss")
     if not isinstance(loss, str):
         loss = "cross_entropy" if classifies else "yolov5"
-    return {"image_size": size, "loss": {"name": loss}}
+    letterbox = description.get("letterbox")
+    if letterbox not in ("square", "rectangular", "centre_crop"):
+        foreign = classifies and _KEY not in description
+        letterbox = "centre_crop" if foreign else "square"
+    return {
+        "image_size": size,
+        "loss": {"name": loss},
+        "evaluate": {"letterbox": letterbox},
+    }
 
 
 def described(description: Mapping[str, Any]) -> tuple[dict[str, Any], Network] | None:
