@@ -38,6 +38,18 @@ def pytest_addoption(parser: Any) -> None:
         help="shuffle the files by this text, so that it is not always the same tests "
         "that --minutes leaves out",
     )
+    parser.addoption(
+        "--optimised",
+        action="store_true",
+        help="compile as users do; otherwise XLA leaves out most optimisations, since "
+        "compiling is half of what the tests do",
+    )
+
+
+def pytest_configure(config: Any) -> None:
+    """How XLA compiles, before anything is."""
+    optimised = config.getoption("--optimised")
+    jax.config.update("jax_disable_most_optimizations", not optimised)
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
