@@ -20,6 +20,13 @@ CASES = [
     (24, 23, 6, 5, (3, 3), (1, 1), (1, 1), 1, False),
     (24, 23, 64, 4, (3, 3), (1, 1), (1, 1), 2, False),
     (36, 34, 32, 2, (6, 6), (1, 1), (2, 2), 1, False),
+    # Channels by themselves: products of maps, no dot.
+    (12, 13, 6, 6, (3, 3), (1, 1), (1, 1), 6, False),
+    (13, 12, 5, 5, (5, 5), (2, 2), (2, 2), 5, False),
+    (9, 11, 4, 4, (3, 1), (2, 1), (0, 0), 4, False),
+    (4, 5, 128, 128, (3, 3), (1, 2), (1, 1), 128, False),
+    # Two from each channel.
+    (12, 13, 3, 6, (3, 3), (1, 1), (1, 1), 3, False),
 ]
 
 
@@ -113,3 +120,30 @@ def test_other_platforms_take_the_convolution():
     for platform, products in (("cpu", 9), ("cuda", 0), ("tpu", 0)):
         text = jax.export.export(gradient, platforms=[platform])(kernel).mlir_module()
         assert text.count("stablehlo.dot_general") == products, platform
+
+
+@pytest.mark.parametrize("channels, of_kernel", [(16, 1), (128, 0)])
+def test_a_cpu_takes_channels_by_themselves_as_products(channels, of_kernel):
+    x, kernel = drawn(9, 8, channels, channels, (3, 3), channels)
+    function = jax.jit(lambda x, k: convolve(x, k, (1, 1), (1, 1), channels))
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(function(x, k) ** 2), (0, 1)))
+
+    def convolutions(form, platform):
+        exported = jax.export.export(form, platforms=[platform])(x, kernel)
+        return exported.mlir_module().count("stablehlo.convolution")
+
+    assert convolutions(function, "cpu") == 0
+    assert convolutions(function, "cuda") == convolutions(function, "tpu") == 1
+    # Of a gradient's three convolutions at most that for the kernel remains.
+    assert convolutions(gradient, "cpu") == of_kernel
+    assert convolutions(gradient, "cuda") == 3
+
+
+def test_channels_by_themselves_are_summed_as_exactly_as_by_a_convolution():
+    x, kernel = drawn(9, 8, 4, 4, (5, 5), 4)
+    x, kernel = jnp.bfloat16(x), jnp.bfloat16(kernel)
+    y = convolve(x, kernel, (1, 1), (2, 2), 4)
+    assert y.dtype == jnp.bfloat16
+    expected = written_out(x, kernel, (1, 1), (2, 2), 4)
+    # Half a unit in the last of 8 binary places: the sums themselves were exact.
+    np.testing.assert_allclose(np.float64(y), expected, rtol=2**-8, atol=1e-5)
