@@ -9,6 +9,13 @@ import pytest
 from yolojax.ops import convolution
 from yolojax.ops.convolution import convolve
 
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch):
+    """Kernels of several positions become products at sizes that tests can hold."""
+    monkeypatch.setattr(convolution, "LARGER", (1024, 32, 1))
+
+
 # height, width, channels in and out, kernel, stride, padding, groups, and whether the
 # kernel's gradient is one of products: enough channels and pixels, few positions.
 CASES = [
@@ -147,3 +154,30 @@ def test_channels_by_themselves_are_summed_as_exactly_as_by_a_convolution():
     expected = written_out(x, kernel, (1, 1), (2, 2), 4)
     # Half a unit in the last of 8 binary places: the sums themselves were exact.
     np.testing.assert_allclose(np.float64(y), expected, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "size, channels, features, side, products",
+    [
+        (1, 32, 1, 32, 1),
+        (1, 31, 8, 32, 0),
+        (1, 32, 8, 31, 0),
+        (3, 64, 128, 222, 9),
+        (3, 63, 128, 222, 0),
+        (3, 64, 127, 222, 0),
+        (3, 64, 128, 221, 0),
+        (5, 64, 128, 222, 0),
+    ],
+)
+def test_products_are_for_sizes_where_they_pay(
+    size, channels, features, side, products, monkeypatch
+):
+    monkeypatch.undo()
+    x = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((size, size, channels, features), jnp.float32)
+    padding = (size // 2, size // 2)
+    gradient = jax.jit(
+        jax.grad(lambda k, x: jnp.sum(convolve(x, k, (1, 1), padding) ** 2))
+    )
+    text = gradient.lower(kernel, x).as_text()
+    assert text.count("stablehlo.dot_general") == products

@@ -12,12 +12,12 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-# From so many channels and pixels on, a CPU's kernel gradient is faster as products:
-# 1.0 to 10 times for 3x3 kernels, measured for 32 to 512 channels and 4 to 160 px.
-# With fewer channels it is up to four times slower, and few pixels do not pay for
-# the time that nine products take to compile.
-LEAST_CHANNELS = 32
-LEAST_PIXELS = 1024
+# Pixels, channels in and channels out from which on a CPU's kernel gradient is faster
+# as products. Of 1x1 kernels 1.1 to 5 times, measured for 32 to 2048 channels and 7 to
+# 80 px. Of 3x3 kernels it hangs on the CPU: with AVX2 1 to 10 times from 32 channels
+# on, with AVX-512 .4 to 1.5 times, about 1 from these sizes on.
+POINTWISE = (1024, 32, 1)
+LARGER = (49152, 64, 128)
 MOST_TAPS = 9
 # A CPU takes convolutions of single channels as products: 4 to 27 times faster, the
 # gradient for the maps 3 to 120 times, measured for 3x3 to 7x7 kernels, 32 to 1280
@@ -68,8 +68,11 @@ def _derivative(
     if _is_depthwise(kernel, groups):
         of_maps = _on_cpus(_single_products)
         of_kernel = of_maps if features >= LEAST_SINGLE else _convolved
-    elif groups == 1 and channels >= LEAST_CHANNELS and rows * columns <= MOST_TAPS:
-        of_kernel = _on_cpus(_products) if b * h * w >= LEAST_PIXELS else _convolved
+    elif groups == 1 and rows * columns <= MOST_TAPS:
+        least = POINTWISE if rows * columns == 1 else LARGER
+        size = (b * h * w, channels, features)
+        if all(side >= limit for side, limit in zip(size, least, strict=True)):
+            of_kernel = _on_cpus(_products)
     how = {"stride": stride, "padding": padding, "groups": groups}
     parts = []
     if not isinstance(dx, SymbolicZero):
