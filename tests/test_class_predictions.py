@@ -125,7 +125,7 @@ def test_files_are_classified_in_their_order(folder, tmp_path):
     assert made == ["10.jpg", "11.jpg", "9.jpg", *tables]
     assert (
         "submission.csv: 3 rows of Id,Category; an Id is the number that a file's name "
-        "ends with; 1 unreadable, without a row" in found.lines
+        "ends with; 1 unreadable, without a row; videos do not count" in found.lines
     )
 
 

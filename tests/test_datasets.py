@@ -68,6 +68,44 @@ def test_pictures_without_any_label_are_no_training_data(tmp_path):
     assert len(datasets.open_source(settings, "unlabelled")) == 2
 
 
+def test_pictures_for_pseudo_labels_are_not_parted(tmp_path):
+    for number in range(10):
+        paint(tmp_path / f"-1_{number}.png")
+    part = {"source": "filename", "root": str(tmp_path)}
+
+    def found(**more):
+        chosen = tiny_config(data__unlabelled={**part, **more})
+        return len(datasets.open_source(chosen, "unlabelled"))
+
+    assert found() == found(split="train") == 10
+    # Asked for, it is done.
+    assert found(fractions=(0.5, 0.5)) == 5
+    assert found(split="val", fractions=(0.7, 0.3)) == 3
+
+
+@pytest.mark.parametrize("name", ["folder", "filename"])
+def test_pictures_that_lie_as_another_source_takes_them_are_told(tmp_path, name):
+    for part in ("train", "val"):
+        for kind in ("cat", "dog"):
+            file = f"{kind}_1.png" if name == "folder" else f"{kind}/p1x.png"
+            paint(tmp_path / part / file)
+    settings = tiny_config()
+    settings["data"]["train"] = {"source": name, "root": str(tmp_path)}
+    other = {"folder": "filename", "filename": "folder"}[name]
+    message = rf"classes \(cat, dog\): take --config.data.train.source={other}"
+    with pytest.raises(ValueError, match=message):
+        datasets.open_source(settings, "train")
+
+
+def test_a_single_class_is_noted(tmp_path):
+    paint(tmp_path / "roses" / "a.png")
+    paint(tmp_path / "roses" / "b.png")
+    settings = tiny_config()
+    settings["data"]["train"] = {"source": "folder", "root": str(tmp_path)}
+    text = datasets.open_source(settings, "train").report.render()
+    assert "only one class" in text and "'roses'; there is nothing to tell" in text
+
+
 def test_a_val_set_that_is_not_there_may_be_left_out(tmp_path):
     (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images\n")
     settings = tiny_config()

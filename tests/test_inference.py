@@ -15,7 +15,7 @@ def test_other_classes_than_the_datas_are_shown_with_what_to_do(tmp_path):
         inference.evaluate_detector(inference.load(tmp_path), tmp_path / "out")
     digits, things = ", ".join("01234567"), ", ".join(names[:8])
     assert str(caught.value) == (
-        f"the data have the classes {digits}, ... (10 in all), the detector knows "
+        f"the data have the classes {digits}, ... (10 in all), the network knows "
         f"{things}, ... (10 in all). Evaluate on the data that it was trained on, or "
         f"train from these weights: --config.init.weights={tmp_path}"
     )

@@ -77,3 +77,16 @@ def test_a_key_that_no_config_has_is_said_with_those_beside(word, message):
         return
     with pytest.raises(ValueError, match=re.escape(message)):
         taken(word)
+
+
+def test_of_a_key_that_is_set_twice_the_last_counts():
+    # The flags of tuples would put both together.
+    rest, found = taken(
+        "--config.batch_size=8",
+        "--config.optim.sam.rho=1",
+        "--config.own=2",
+        "-config.batch_size=4",
+        "--config.optim.sam.rho=2",
+    )
+    assert rest == ["train", "--config=c.py", "--config.own=2", "-config.batch_size=4"]
+    assert found == {"optim.sam.rho": 2}

@@ -2,8 +2,8 @@
 
     python -m yolojax.check --config configs/bccd.py --config.data.root=/data/bccd
 
-Exit code 0 when there is nothing to report, 1 when there is, 2 when the data cannot be
-used at all.
+Exit code 0 when nothing is wrong (what is only noted does not count, but for pictures
+of val that are in train), 1 when something is, 2 when the data cannot be used at all.
 """
 
 from yolojax import command
@@ -32,6 +32,8 @@ def main() -> int:
                 chosen, source, digests=digests, progress=progress
             )
         problems += sum(data.report.counts.values())
+        if part == "val":
+            problems += data.report.notes.get("picture of another part", 0)
         print(f"== {part} ==\n{check.summary(data.source, data.keep)}\n")
         print(data.report.render() or "nothing is wrong", end="\n\n")
         if part != "unlabelled":

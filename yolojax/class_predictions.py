@@ -121,7 +121,8 @@ def predict_pictures(
                     output / f"{item.output_name}.jpg", _labelled(picture, caption)
                 )
             if len(shown) < SHEET or sureness < unsure[-1].sureness:
-                cell = _Cell(sureness, place, draw.fit_into(picture, _CELL), caption)
+                small = draw.fit_into(picture, _CELL)
+                cell = _Cell(sureness, place, small, f"{caption}  {item.path.name}")
                 shown = [*shown, cell][:SHEET]
                 unsure = sorted([*unsure, cell], key=lambda c: c[:2])[:SHEET]
         start += len(group)
@@ -139,6 +140,7 @@ def predict_pictures(
         _write_csv(output / "submission.csv", chosen)
         missing = len(pictures) - len(read)
         note = f"; {missing} unreadable, without a row" if missing else ""
+        note += "; videos do not count" if films else ""
         _, rule = padded_ids(pictures)
         lines.append(f"submission.csv: {len(read)} rows of Id,Category; {rule}{note}")
     if shown:
@@ -253,7 +255,7 @@ def _answer(
 
 def _caption(row: np.ndarray, class_names: Sequence[str], several: bool) -> str:
     answer = _answer(row, class_names, several, ", ") or "-"
-    return f"{np.max(row):.2f}  {answer}"
+    return f"{answer} {np.max(row):.2f}"
 
 
 def _decoded(

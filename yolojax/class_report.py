@@ -149,7 +149,7 @@ def draw_losses(
     labels = [[class_names[int(i)] for i in e.labels] for e in examples]
     cells = [_small(example) for example in examples]
     captions = [
-        f"{loss:.3g}  {'+'.join(own)}  {Path(example.name).name}"
+        f"loss {loss:.3g}  {'+'.join(own)}  {Path(example.name).name}"
         for example, own, loss in zip(examples, labels, losses, strict=True)
     ]
     sheet = contact_sheet(

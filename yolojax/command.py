@@ -84,6 +84,8 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         code = main()
     except flags.Error as error:
         _fail(str(error).replace("flag --config=None: ", ""))
+    except (FileExistsError, NotADirectoryError) as error:
+        _fail(f"{error.filename} is a file, where a folder is needed")
     except (ValueError, OSError) as error:
         if os.environ.get("YOLOJAX_TRACEBACK"):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,6 +80,9 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
     lookup.check_arguments(source_class, arguments, f"{where} (source {name!r})")
     if name == "csv":
         arguments = _whole_tables(settings, part, arguments)
+    if part == "unlabelled" and arguments.get("split", "train") == "train":
+        # There is nothing to keep a part for.
+        arguments = _whole(source_class) | arguments
     root = settings["data"]["root"]
     for key in PATHS:
         if root and isinstance(arguments.get(key), str):
@@ -91,12 +95,48 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
         none = "Where there is no val set: c.data.val = ConfigDict()"
         raise ValueError(f"{error}\n{none}") from error
     if part != "unlabelled" and not source.class_names:
+        advice = _other_layout(name, arguments, part) or (
+            "Pictures without labels are for config.data.unlabelled, or to predict on."
+        )
         raise ValueError(
             f"{where} (source {name!r}): {len(source)} pictures, but none has a label. "
-            f"Pictures without labels are for config.data.unlabelled, or to predict on."
-            f"\n{source.report.render()}"
+            f"{advice}\n{source.report.render()}"
+        )
+    alone = len(source.class_names) == 1
+    if part == "train" and alone and not getattr(source, "multi_label", True):
+        source.report.note(
+            "only one class",
+            file=str(arguments.get("root", "")) or None,
+            message=f"{source.class_names[0]!r}; there is nothing to tell apart. Is "
+            "data.root one folder too deep?",
         )
     return source
+
+
+def _whole(source_class: Any) -> dict[str, Any]:
+    """The argument by which a source that parts its pictures keeps all of them."""
+    parts = "fractions" in inspect.signature(source_class).parameters
+    return {"fractions": (1.0,)} if parts else {}
+
+
+def _other_layout(name: str, arguments: Mapping[str, Any], part: str) -> str:
+    """What to do where the pictures lie as another source takes them; else nothing."""
+    other = {"filename": "folder", "folder": "filename"}.get(name)
+    if other is None:
+        return ""
+    shared = ("root", "split", "fractions", "seed")
+    try:
+        found = SOURCES[other](**{k: arguments[k] for k in shared if k in arguments})
+    except ValueError:
+        return ""
+    if len(found.class_names) < 2:
+        return ""
+    names = ", ".join(found.class_names[:4]) + ", ..." * (len(found.class_names) > 4)
+    where = "folders are" if other == "folder" else "files are named after"
+    return (
+        f"Its {where} classes ({names}): take --config.data.{part}.source={other}, for "
+        "train and val alike"
+    )
 
 
 def _whole_tables(

@@ -107,11 +107,10 @@ def check_members(members: Sequence[Loaded]) -> None:
                 f"{kinds[0]}, {other.origin} is {kinds[1]}"
             )
         if other.class_names != first.class_names:
-            shown = [", ".join(x.class_names[:8]) for x in (first, other)]
             raise ValueError(
                 f"networks of an ensemble must know the same classes in the same "
-                f"order: {first.origin} knows {shown[0]} ({len(first.class_names)}), "
-                f"{other.origin} knows {shown[1]} ({len(other.class_names)})"
+                f"order: {first.origin} knows {inference.listed(first.class_names)}; "
+                f"{other.origin} knows {inference.listed(other.class_names)}"
             )
 
 

@@ -144,8 +144,8 @@ def labelled_data(loaded: Loaded) -> tuple[Loaded, datasets.Data]:
         loaded = dataclasses.replace(loaded, class_names=source.class_names)
     if source.class_names != loaded.class_names:
         raise ValueError(
-            f"the data have the classes {_listed(source.class_names)}, the detector "
-            f"knows {_listed(loaded.class_names)}. Evaluate on the data that it was "
+            f"the data have the classes {listed(source.class_names)}, the network "
+            f"knows {listed(loaded.class_names)}. Evaluate on the data that it was "
             f"trained on, or train from these weights: --config.init.weights="
             f"{loaded.origin}"
         )
@@ -183,7 +183,7 @@ def write_evaluation(
         write_json(output / "predictions.json", results)
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
     """The first names; where there are more, it shows, and how many."""
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -53,6 +53,10 @@ def take(
         here = _holds(given, key)
         if not here:
             _check(key, given)
+        if sign:
+            # The last one counts; flags of tuples would put both together.
+            again = tuple(f"{start}{key}=" for start in _START)
+            rest = [word for word in rest if not word.startswith(again)]
         if here and key not in KEYS:
             rest.append(argument)
             continue

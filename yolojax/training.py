@@ -41,7 +41,7 @@ from yolojax.objectives import noun_of
 from yolojax.records import TrainState
 
 _MORE = {
-    "steps": "for more, raise config.epochs",
+    "steps": "for more, give the first command again, with a larger config.epochs",
     "patience": "it stopped early, by config.early_stopping",
     "max_hours": "its time was used up; for more, raise config.max_hours",
 }
@@ -124,7 +124,14 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         def see_epoch(number: int, state: TrainState) -> None:
             see_losses(number, pictures.last)
             if refresh is not None:
-                log.write(number, refresh(run.place_of(number), state.ema))
+                found = refresh(run.place_of(number), state.ema)
+                log.write(number, found)
+                if found:
+                    share = found["pseudo/labelled_share"]
+                    text = (
+                        f"step {number}: pseudo-labels for {share:.0%} of the pictures "
+                    )
+                    progress.message(f"{text}of config.data.unlabelled")
 
         if start == 0 and settings["log"]["pictures"] and writes:
             results.draw_labels(run, workdir)

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from yolojax.data.folds import check_folds, fold_numbers, rarest_classes
+from yolojax.data.folds import (
+    _check_classes,
+    check_folds,
+    fold_numbers,
+    rarest_classes,
+)
 
 # 12 pictures of class 0, 8 of class 1, 4 of class 2, in no order.
 SINGLE = [np.array([label]) for label in [0, 1, 0, 2, 0, 1] * 4]
@@ -69,7 +74,7 @@ def test_strata_smaller_than_the_folds_are_no_error_where_their_classes_are_not(
     [
         ({"count": 1}, "count is 1: take at least 2, or 0"),
         ({"count": 25}, "count is 25, but there are only 24 pictures"),
-        ({"count": 5}, "class 'cow' has only 4 pictures.*kind='plain'"),
+        ({"count": 5}, "'cow' has only 4 pictures: take fewer folds, or .*='plain'"),
         ({"count": 9}, r"'cow' has only 4 pictures \(2 classes have fewer than 9\)"),
         ({"kind": "group"}, "'group', which needs config.data.folds.groups"),
         ({"groups": "(p)"}, r"groups is '\(p\)', but .* 'stratified'.*take 'group'"),
@@ -83,6 +88,12 @@ def test_strata_smaller_than_the_folds_are_no_error_where_their_classes_are_not(
 def test_folds_that_cannot_be_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         folds(**options)
+
+
+def test_fewer_folds_are_no_advice_for_a_class_of_one_picture():
+    message = "has only one picture: take config.data.folds.kind='plain'"
+    with pytest.raises(ValueError, match=message):
+        _check_classes([np.array([0]), np.array([1]), np.array([1])], ("a", "b"), 2)
 
 
 def test_the_index_is_one_of_the_folds():

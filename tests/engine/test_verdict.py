@@ -15,14 +15,22 @@ VALLEY = np.abs(np.linspace(-1.0, 1.0, 20)) + 1.0
         (FALLING, VALLEY, (), "over-fitting"),
         (FALLING, FALLING, (), "still improving"),
         (FALLING, FLAT, np.linspace(0, 0.5, 20), "still improving"),
-        (FLAT, 0.9 * FLAT, FLAT, "under-fitting"),
-        (FLAT, 1.1 * FLAT, FLAT, "over-fitting"),
+        (FLAT, 0.9 * FLAT, 0.96 * FLAT, "under-fitting"),
+        (FLAT, 1.1 * FLAT, 0.96 * FLAT, "over-fitting"),
+        # Label smoothing keeps both losses up.
+        (FLAT, 0.9 * FLAT, 0.98 * FLAT, "good enough"),
+        (FLAT, 1.1 * FLAT, FLAT, "good enough"),
+        # Of a metric that has no value yet nothing is known.
+        (FLAT, 0.9 * FLAT, np.full(20, np.nan), "under-fitting"),
         # Both rise: that is no over-fitting but a run that diverges.
         (VALLEY, VALLEY - 0.5, (), "under-fitting"),
         (FALLING[:7], VALLEY[:7], (), "too short to say"),
         (FALLING, np.full(20, np.nan), (), "too short to say"),
     ],
-    ids=["valley", "falling", "metric", "flat", "gap", "diverging", "short", "nan"],
+    ids=[
+        *("valley", "falling", "metric", "flat", "gap", "good", "perfect"),
+        *("no metric", "diverging", "short", "nan"),
+    ],
 )
 def test_the_verdict_on_made_up_curves(train, val, metric, name):
     found = verdict.judge_curves(train, val, metric)

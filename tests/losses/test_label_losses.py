@@ -37,6 +37,7 @@ def test_a_picture_costs_the_mean_of_its_labels_by_their_shares():
     logs = logarithms(LOGITS)
     each = [-logs[0, 0], -0.25 * logs[1, 2] - 0.75 * logs[1, 0], 0.0]
     np.testing.assert_allclose(parts["per_picture"], each, rtol=1e-6)
+    np.testing.assert_array_equal(parts["labelled"], [True, True, False])
     np.testing.assert_allclose(total, sum(each), rtol=1e-6)
     np.testing.assert_allclose(parts["class"], sum(each) / 3, rtol=1e-6)
 
@@ -87,6 +88,8 @@ def test_several_labels_are_one_target_of_all_classes():
     each = (np.log1p(np.exp(x)) - targets * x).mean(axis=1)
     np.testing.assert_allclose(parts["per_picture"], each, rtol=1e-6)
     np.testing.assert_allclose(total, each.sum(), rtol=1e-6)
+    # No label is an answer here.
+    assert parts["labelled"].all()
     # None has exactly its classes above 0.
     assert float(parts["train/accuracy"]) == 0.0
 

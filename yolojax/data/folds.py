@@ -146,15 +146,17 @@ def _pictures_of_classes(labels: Sequence[np.ndarray]) -> np.ndarray:
 def _check_classes(
     labels: Sequence[np.ndarray], class_names: Sequence[str], count: int
 ) -> None:
-    shown = _pictures_of_classes(labels)
-    few = [label for label in np.flatnonzero(shown).tolist() if shown[label] < count]
+    shown = _pictures_of_classes(labels).tolist()
+    few = [label for label, number in enumerate(shown) if 0 < number < count]
     if few:
         least = min(few, key=lambda label: shown[label])
+        number = shown[least]
+        pictures = f"{number} pictures" if number > 1 else "one picture"
         more = f" ({len(few)} classes have fewer than {count})" * (len(few) > 1)
+        fewer = "fewer folds, or " * (number > 1)
         raise ValueError(
             f"config.data.folds.count is {count}, but class {class_names[least]!r} has "
-            f"only {shown[least]} pictures{more}: take fewer folds, or "
-            "config.data.folds.kind='plain'"
+            f"only {pictures}{more}: take {fewer}config.data.folds.kind='plain'"
         )
 
 

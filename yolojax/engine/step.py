@@ -244,7 +244,9 @@ def make_train_step(
             numbers["scale_fell"] = (bad - telling).astype(jnp.float32)
         if per_picture and "per_picture" in parts:
             numbers["per_picture"] = parts["per_picture"]
-            numbers["image_id"] = pictures.image_id
+            # Of a classifier a picture without a label has no loss.
+            counts = parts.get("labelled", True)
+            numbers["image_id"] = jnp.where(counts, pictures.image_id, -1)
         return new, numbers
 
     return step

@@ -1,4 +1,4 @@
-"""What the curves of a run say: over-fitting, under-fitting or still improving."""
+"""What the curves of a run say: what holds it back, if anything does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Curve = Sequence[float] | np.ndarray
 FEWEST = 8
 CHANGE = 0.01
 RISE = 0.05
+GOOD = 0.97
 
 RULE = (
     f"Rule: L is the mean over the last quarter of the evaluations, B over the quarter "
@@ -21,8 +22,9 @@ RULE = (
     f"lowest mean of "
     f"a quarter's length, and t fell since. Else still improving: v fell, or mAP50-95 "
     f"(of classifiers the accuracy) rose, by more than {CHANGE:.0%} from B to L. Else "
-    f"both stand still: over-fitting where v(L) is above t(L), under-fitting where "
-    f"not. Fewer than {FEWEST} evaluations say nothing."
+    f"both stand still: good enough where the metric is {GOOD:.0%} or more, else "
+    f"over-fitting where v(L) is above t(L), under-fitting where not. Fewer than "
+    f"{FEWEST} evaluations say nothing."
 )
 ADVICE = {
     "over-fitting": "more or more varied data, more augmentation, a smaller model, "
@@ -30,6 +32,7 @@ ADVICE = {
     "under-fitting": "a larger model or picture, less augmentation, another learning "
     "rate",
     "still improving": "more epochs",
+    "good enough": "",
     "too short to say": "",
 }
 
@@ -84,6 +87,8 @@ def judge_curves(train: Curve, val: Curve, metric: Curve = ()) -> Verdict:
         if last > before + CHANGE * abs(before):
             why = f"the metric still rises, from {before:.4g} to {last:.4g}"
             return Verdict("still improving", why)
+        if last >= GOOD:
+            return Verdict("good enough", f"the metric stands at {last:.4g}")
     why = f"val stands at {v_last:.4g}, training at {t_last:.4g}"
     return Verdict("over-fitting" if v_last > t_last else "under-fitting", why)
 

@@ -45,7 +45,7 @@ def single_label_loss(
     Returns:
         The sum, and its parts: `class` and, with auxiliary heads, `auxiliary` a
         picture, `train/accuracy`, the share of labelled pictures whose class of the
-        largest share has the largest logit, and `per_picture` [b].
+        largest share has the largest logit, `per_picture` [b] and `labelled`, bool [b].
 
     Source: auxiliary heads: Szegedy et al. 2015, arXiv:1409.4842, section 5.
     """
@@ -115,5 +115,5 @@ def _summed(
         aside = auxiliary * sum(others[1:], others[0])
         parts["auxiliary"] = jnp.mean(aside)
         total = total + aside
-    parts["per_picture"] = total
+    parts["per_picture"], parts["labelled"] = total, labelled > 0
     return jnp.sum(total), parts

@@ -71,9 +71,10 @@ def _short(name: str) -> str:
 
 def _plot_losses(axis: Any, series: dict[str, Series]) -> None:
     axis.set_title("Loss")
-    for index, (name, (steps, values)) in enumerate(series.items()):
-        label = "val" if name == "val/loss" else "training"
-        _plot_smoothed(axis, steps, values, line_colour(index), label)
+    for name, (steps, values) in series.items():
+        of_val = name == "val/loss"
+        label, colour = ("val" if of_val else "training"), line_colour(int(of_val))
+        _plot_smoothed(axis, steps, values, colour, label)
     _log_if_wide(axis, series)
 
 
@@ -111,7 +112,10 @@ def _log_if_wide(axis: Any, series: dict[str, Series]) -> None:
 def _plot_precision(axis: Any, series: dict[str, Series]) -> None:
     accurate = any(name.endswith("accuracy") for name in series)
     axis.set_title("Accuracy" if accurate else "Average precision")
-    for index, (name, (steps, values)) in enumerate(series.items()):
+    # Training has the colour that it has among the losses, and so has val.
+    ordered = sorted(series.items(), key=lambda item: not item[0].startswith("train/"))
+    first = 0 if ordered and ordered[0][0].startswith("train/") else 1
+    for index, (name, (steps, values)) in enumerate(ordered, first):
         colour = line_colour(index)
         short = _short(name).replace("50_95", "50-95").replace("_", " ")
         label = short
