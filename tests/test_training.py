@@ -227,11 +227,13 @@ def test_a_finished_run_can_be_evaluated_and_used(tmp_path, monkeypatch):
         (("--config.image_size=(65, 64)",), "divisible by 32"),
         (("--config.batch_size=0",), "batch_size"),
         (("--config.model.num_classes=4",), "num_classes is 4"),
+        (("--workdir", "file"), "file is a file, where a folder is needed"),
     ],
-    ids=["section", "key", "value", "flag", "size", "batch", "classes"],
+    ids=["section", "key", "value", "flag", "size", "batch", "classes", "file"],
 )
 def test_wrong_command_lines_end_in_one_message(tmp_path, arguments, message):
     config = write_config(tmp_path)
+    (tmp_path / "file").touch()
     done = run(tmp_path, "train", "--config", config, "--workdir", "run", *arguments)
     assert done.returncode == 2
     assert message in done.stderr

@@ -84,11 +84,11 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         code = main()
     except flags.Error as error:
         _fail(str(error).replace("flag --config=None: ", ""))
-    except (FileExistsError, NotADirectoryError) as error:
-        _fail(f"{error.filename} is a file, where a folder is needed")
     except (ValueError, OSError) as error:
         if os.environ.get("YOLOJAX_TRACEBACK"):
             raise
+        if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+            _fail(f"{error.filename} is a file, where a folder is needed")
         _fail(str(error) + _hint_for_strangers(error))
     except RuntimeError as error:
         # jax's own error is a RuntimeError on every version.

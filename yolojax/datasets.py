@@ -106,7 +106,7 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
     if part == "train" and alone and not getattr(source, "multi_label", True):
         source.report.note(
             "only one class",
-            file=str(arguments.get("root", "")) or None,
+            file=arguments.get("root", ""),
             message=f"{source.class_names[0]!r}; there is nothing to tell apart. Is "
             "data.root one folder too deep?",
         )
