@@ -227,7 +227,7 @@ def test_a_finished_run_can_be_evaluated_and_used(tmp_path, monkeypatch):
         (("--config.image_size=(65, 64)",), "divisible by 32"),
         (("--config.batch_size=0",), "batch_size"),
         (("--config.model.num_classes=4",), "num_classes is 4"),
-        (("--workdir", "file"), "file is a file, where a folder is needed"),
+        (("--workdir", "file"), "--workdir file is a file; give a directory"),
     ],
     ids=["section", "key", "value", "flag", "size", "batch", "classes", "file"],
 )
