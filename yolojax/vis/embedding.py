@@ -23,6 +23,8 @@ _MARKERS = "os^Dv"
 _COLOURED = 8
 # Of fewer points a name would hide too many.
 _CLOUD = 10
+# Points of the other parts.
+_OTHERS = "#dddddd"
 
 
 def plot_embedding(
@@ -75,8 +77,11 @@ def plot_embedding(
                 axis.set_ylabel(axes_named[1])
         if named:
             handles = [
-                _handle(label, class_label(class_names, label)) for label in named
+                _handle(class_label(class_names, label), **_style(label))
+                for label in named
             ]
+            if len(parts) > 1:
+                handles.append(_handle("other parts", color=_OTHERS, marker="o"))
             figure.legend(
                 handles=handles,
                 loc="outside right upper",
@@ -94,17 +99,17 @@ def _style(label: int) -> dict[str, Any]:
     return {"color": hex_colour(label % NUM_COLOURS), "marker": marker}
 
 
-def _handle(label: int, name: str) -> Any:
+def _handle(name: str, **style: Any) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], linestyle="", markersize=6, label=name, **_style(label))
+    return Line2D([], [], linestyle="", markersize=6, label=name, **style)
 
 
 def _plot_points(
     axis: Any, points: np.ndarray, labels: np.ndarray, everything: np.ndarray
 ) -> None:
     area = float(np.clip(12000 / len(points), 4, 36))
-    axis.scatter(*everything.T, s=0.6 * area, color="#e8e8e8", linewidths=0)
+    axis.scatter(*everything.T, s=0.6 * area, color=_OTHERS, linewidths=0)
     # In turns, so that the last class does not hide the others.
     shuffled = np.random.default_rng(0).permutation(len(points))
     for chunk in np.array_split(shuffled, min(8, len(points))):
