@@ -119,7 +119,7 @@ def test_weights_without_class_names_take_those_of_the_data(model, tmp_path):
     rows = json.loads((tmp_path / "out" / "evaluation.json").read_text())["per_class"]
     assert "class0" not in json.dumps(rows)
     write_published(path, model, model.init(0), ["x", *names[1:]])
-    with pytest.raises(ValueError, match="the detector knows x, class1"):
+    with pytest.raises(ValueError, match="the network knows x, class1"):
         inference.evaluate_detector(inference.load(path, change), tmp_path / "out")
 
 
