@@ -128,9 +128,11 @@ def test_long_other_work_is_counted_on_a_terminal_and_quiet_when_short():
 
 def test_lines_that_stay_say_once_what_to_do_about_waiting():
     now, file = Hands(), io.StringIO()
-    with Progress(total_steps=3, steps_per_epoch=1, file=file, now=now) as bar:
-        for step in (1, 2, 3):
+    given = ["take a cache"] * 3 + ["use threads"] * 2
+    with Progress(total_steps=5, steps_per_epoch=1, file=file, now=now) as bar:
+        for step, advice in enumerate(given, 1):
             bar.advance(step)
-            bar.show({}, images_per_second=8.0, wait_share=0.5, advice="take a cache")
-    assert file.getvalue().count("data wait 50.0%") == 3
-    assert file.getvalue().count("(take a cache)") == 1
+            bar.show({}, images_per_second=8.0, wait_share=0.5, advice=advice)
+    text = file.getvalue()
+    assert text.count("data wait 50.0%") == 5
+    assert text.count("(take a cache)") == text.count("(use threads)") == 1

@@ -68,7 +68,7 @@ class Progress:
         self._last_epoch = place(start_step) // self._per_epoch
         self._detail = ""
         # Once is enough where lines stay.
-        self._advised = False
+        self._advised = ""
         self._live: Live | None = None
         if self._file.isatty():
             console = Console(file=self._file)
@@ -122,7 +122,7 @@ class Progress:
         """
         parts = [f"{name} {float(value):.4g}" for name, value in losses.items()]
         parts += [f"{images_per_second:.1f} images/s", f"data wait {wait_share:.1%}"]
-        if advice and not self._advised:
+        if advice and advice != self._advised:
             parts[-1] += f" ({advice})"
         self._detail = "  ".join(parts)
         if self._live is not None:
@@ -132,7 +132,7 @@ class Progress:
             self._last_line, self._last_epoch = now, epoch
             left = format_duration(self.seconds_left)
             self._print(f"{self._place()}  {self._detail}  eta {left}")
-            self._advised = self._advised or bool(advice)
+            self._advised = advice or self._advised
 
     def message(self, text: str) -> None:
         """Prints lines above the bar, as they are."""
