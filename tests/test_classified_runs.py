@@ -113,7 +113,10 @@ def test_the_gradient_is_that_of_the_mean_over_the_nominal_batch():
     "changes, message",
     [
         ({"image_size": (4, 4)}, "too small for cnn5, which takes 8 px"),
-        ({"evaluate": {"letterbox": "rectangular"}}, "must be 'square' or 'centre_c"),
+        (
+            {"evaluate": {"letterbox": "rectangular"}},
+            "must be 'square' or 'centre_crop' for classif",
+        ),
         ({"loss": {"name": "multi_label"}}, "one label a picture"),
         ({"checkpoint": {"best": "mAP50"}}, "no metric .* named 'mAP50'"),
         ({"model": {"name": "yolov5n"}}, "config.data.train has classes of whole"),

@@ -38,7 +38,8 @@ def test_what_is_left_out_is_taken_from_the_defaults():
         ({"max_steps": -1}, "config.max_steps must be at least 0"),
         (
             {"evaluate": {"letterbox": "rect"}},
-            "evaluate.letterbox must be one of square, rectangular, centre_crop, not",
+            "evaluate.letterbox must be one of square, rectangular, centre_crop, "
+            "not 'rect'",
         ),
     ],
 )

@@ -131,7 +131,7 @@ def _other_layout(name: str, arguments: Mapping[str, Any], part: str) -> str:
         return ""
     if len(found.class_names) < 2:
         return ""
-    names = ", ".join(found.class_names[:4]) + ", ..." * (len(found.class_names) > 4)
+    names = lookup.listed(found.class_names, 4)
     where = "folders are" if other == "folder" else "files are named after"
     return (
         f"Its {where} classes ({names}): take --config.data.{part}.source={other}, for "

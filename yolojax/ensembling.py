@@ -109,8 +109,8 @@ def check_members(members: Sequence[Loaded]) -> None:
         if other.class_names != first.class_names:
             raise ValueError(
                 f"networks of an ensemble must know the same classes in the same "
-                f"order: {first.origin} knows {inference.listed(first.class_names)}; "
-                f"{other.origin} knows {inference.listed(other.class_names)}"
+                f"order: {first.origin} knows {lookup.listed(first.class_names)}; "
+                f"{other.origin} knows {lookup.listed(other.class_names)}"
             )
 
 

@@ -24,6 +24,7 @@ the (first) workdir; with --split, --config, --letterbox, --augment, --views, se
 from absl import flags
 
 from yolojax import command
+from yolojax.ops.letterbox import LETTERBOXES
 
 flags.DEFINE_string("workdir", None, "Directory of the run whose weights to evaluate.")
 flags.DEFINE_multi_string(
@@ -37,7 +38,7 @@ flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")
 flags.DEFINE_enum(
     "letterbox",
     None,
-    ["square", "rectangular", "centre_crop"],
+    LETTERBOXES,
     "How pictures lie in a batch: evaluate.letterbox; rectangular is for detectors, "
     "centre_crop for classifiers.",
 )

@@ -19,6 +19,7 @@ from yolojax.data import pipeline
 from yolojax.data.report import Report
 from yolojax.engine import checkpoint, evaluate, sharding
 from yolojax.engine.log import write_json
+from yolojax.lookup import listed
 from yolojax.metrics.detection import format_table, jsonable
 from yolojax.models.model import Model
 from yolojax.ops.letterbox import letterbox_shape
@@ -181,12 +182,6 @@ def write_evaluation(
             jsonable(metrics) | {"evaluated": evaluated},
         )
         write_json(output / "predictions.json", results)
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first names; where there are more, it shows, and how many."""
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def conditions(loaded: Loaded) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -69,3 +69,9 @@ def check_arguments(
     ]
     if missing:
         raise ValueError(f"{where} needs {', '.join(missing)}")
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first names; where there are more, it shows, and how many."""
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

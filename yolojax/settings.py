@@ -17,6 +17,7 @@ from yolojax.automatic import read_batch_size
 from yolojax.comparing import difference
 from yolojax.files import read_description, replace_text
 from yolojax.lookup import hint
+from yolojax.ops.letterbox import LETTERBOXES
 
 # Sections whose keys are the arguments of a component, and are checked there.
 OPEN = (
@@ -187,7 +188,7 @@ MAY_CHANGE = (
 
 # Names that are not entries of a table, which checks its own.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "evaluate.letterbox": ("square", "rectangular", "centre_crop"),
+    "evaluate.letterbox": LETTERBOXES,
     "data.folds.kind": ("plain", "stratified", "group"),
 }
 

@@ -127,11 +127,11 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
                 found = refresh(run.place_of(number), state.ema)
                 log.write(number, found)
                 if found:
-                    share = found["pseudo/labelled_share"]
-                    text = (
-                        f"step {number}: pseudo-labels for {share:.0%} of the pictures "
+                    progress.message(
+                        f"step {number}: pseudo-labels for "
+                        f"{found['pseudo/labelled_share']:.0%} of the pictures of "
+                        "config.data.unlabelled"
                     )
-                    progress.message(f"{text}of config.data.unlabelled")
 
         if start == 0 and settings["log"]["pictures"] and writes:
             results.draw_labels(run, workdir)

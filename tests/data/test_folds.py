@@ -74,7 +74,10 @@ def test_strata_smaller_than_the_folds_are_no_error_where_their_classes_are_not(
     [
         ({"count": 1}, "count is 1: take at least 2, or 0"),
         ({"count": 25}, "count is 25, but there are only 24 pictures"),
-        ({"count": 5}, "'cow' has only 4 pictures: take fewer folds, or .*='plain'"),
+        (
+            {"count": 5},
+            "class 'cow' has only 4 pictures: take fewer folds, or .*kind='plain'",
+        ),
         ({"count": 9}, r"'cow' has only 4 pictures \(2 classes have fewer than 9\)"),
         ({"kind": "group"}, "'group', which needs config.data.folds.groups"),
         ({"groups": "(p)"}, r"groups is '\(p\)', but .* 'stratified'.*take 'group'"),

@@ -47,9 +47,7 @@ def convolve(
         padding: rows and columns of zeros on both sides.
         groups: parts of the channels that do not see each other.
     """
-    form = _convolved
-    if _is_depthwise(kernel, groups):
-        form = _on_cpus(_single_products)
+    form = _form_of_maps(kernel, groups)
     return form(x, kernel, stride=stride, padding=padding, groups=groups)
 
 
@@ -64,9 +62,8 @@ def _derivative(
     (x, kernel), (dx, dkernel) = primals, tangents
     y = convolve(x, kernel, stride, padding, groups)
     (rows, columns, channels, features), (b, h, w, _) = kernel.shape, y.shape
-    of_maps = of_kernel = _convolved
+    of_maps, of_kernel = _form_of_maps(kernel, groups), _convolved
     if _is_depthwise(kernel, groups):
-        of_maps = _on_cpus(_single_products)
         of_kernel = of_maps if features >= LEAST_SINGLE else _convolved
     elif groups == 1 and rows * columns <= MOST_TAPS:
         least = POINTWISE if rows * columns == 1 else LARGER
@@ -90,15 +87,20 @@ def _is_depthwise(kernel: Any, groups: int) -> bool:
     return groups > 1 and kernel.shape[2:] == (1, groups)
 
 
+def _form_of_maps(kernel: Any, groups: int) -> Callable[..., Any]:
+    """How the maps themselves are computed."""
+    return _on_cpus(_single_products) if _is_depthwise(kernel, groups) else _convolved
+
+
 def _on_cpus(form: Callable[..., Any]) -> Callable[..., Any]:
     """The convolution, of which CPUs take another form."""
 
-    def chosen(x: Any, kernel: Any, **how: Any) -> Any:
+    def chosen(x: Any, kernel: Any, *, groups: int, **how: Any) -> Any:
         return jax.lax.platform_dependent(
             x,
             kernel,
             cpu=functools.partial(form, **how),
-            default=functools.partial(_convolved, **how),
+            default=functools.partial(_convolved, groups=groups, **how),
         )
 
     return chosen
@@ -122,23 +124,19 @@ def _convolved(
     )
 
 
-def _products(x: Any, kernel: Any, *, groups: int, **how: tuple[int, int]) -> Any:
+def _products(x: Any, kernel: Any, **how: tuple[int, int]) -> Any:
     """The same maps as a sum over the kernel's positions of products over channels."""
-    del groups
     total: Any = 0.0
     for row, column, seen in _seen(x, kernel.shape[:2], **how):
         total = total + seen @ kernel[row, column]
     return total
 
 
-def _single_products(
-    x: Any, kernel: Any, *, groups: int, **how: tuple[int, int]
-) -> Any:
+def _single_products(x: Any, kernel: Any, **how: tuple[int, int]) -> Any:
     """The maps of channels by themselves as a sum over the kernel's positions.
 
     Half precisions are summed in float32, as by a convolution.
     """
-    del groups
     exact = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
     total: Any = 0.0
     for row, column, seen in _seen(x, kernel.shape[:2], **how):
@@ -160,13 +158,9 @@ def _seen(
     ]
     for row in range(size[0]):
         for column in range(size[1]):
+            end = (b, row + reach[0], column + reach[1], c)
             yield (
                 row,
                 column,
-                jax.lax.slice(
-                    x,
-                    (0, row, column, 0),
-                    (b, row + reach[0], column + reach[1], c),
-                    (1, *stride, 1),
-                ),
+                jax.lax.slice(x, (0, row, column, 0), end, (1, *stride, 1)),
             )

@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+# How an evaluation lays pictures on a canvas, see `evaluate.letterbox`.
+LETTERBOXES = ("square", "rectangular", "centre_crop")
 # The part of the shorter side that a centre crop of classifiers shows: 224 of 256 px.
 CROP_SHARE = 0.875
 

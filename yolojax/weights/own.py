@@ -16,6 +16,7 @@ from yolojax.models.classifier import Classifier
 from yolojax.models.classifiers import CLASSIFIERS, build_classifier
 from yolojax.models.detector import build_model
 from yolojax.models.network import Network
+from yolojax.ops.letterbox import LETTERBOXES
 from yolojax.trees import flatten, unflatten_variables
 
 _KEY = "model"
@@ -69,7 +70,7 @@ def settings_of(model: Network, description: Mapping[str, Any]) -> dict[str, Any
     if not isinstance(loss, str):
         loss = "cross_entropy" if classifies else "yolov5"
     letterbox = description.get("letterbox")
-    if letterbox not in ("square", "rectangular", "centre_crop"):
+    if letterbox not in LETTERBOXES:
         foreign = classifies and _KEY not in description
         letterbox = "centre_crop" if foreign else "square"
     return {
