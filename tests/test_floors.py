@@ -12,6 +12,7 @@ import yolojax
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
     {"records", "trees", "lookup", "files", "yaml_text", "comparing"},
+    {"run_lock"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from yolojax import datasets, inference, pooling, training
+from yolojax import datasets, inference, pooling, run_lock, training
 from yolojax import settings as config
 from yolojax.automatic import as_begun
 from yolojax.engine.log import write_json
@@ -61,6 +61,16 @@ def cross_validate(
         raise ValueError("give --folds, at least 2, or config.data.folds.count")
     if (workdir / "config.json").exists():
         raise ValueError(f"{workdir} holds a run; give another --workdir")
+    config.check_folder(workdir)
+    alone = jax.process_index() == 0
+    with run_lock.held(workdir) if alone else contextlib.nullcontext():
+        return _cross_validate(settings, workdir, count, kind)
+
+
+def _cross_validate(
+    settings: Mapping[str, Any], workdir: Path, count: int, kind: str
+) -> int:
+    """`cross_validate`, in a directory that is locked."""
     runs = [fold_directory(workdir, index) for index in range(count)]
     several = [fold_settings(settings, count, i, kind) for i in range(count)]
     for chosen, run in zip(several, runs, strict=True):

@@ -309,14 +309,23 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
     return value
 
 
+def check_folder(workdir: Path) -> None:
+    """Check that the directory of a run is one, or may become one.
+
+    Raises:
+        ValueError: it is a file.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir {workdir} is a file; give a directory")
+
+
 def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
     """Check that a run with these settings may start or go on in the directory.
 
     Raises:
         ValueError: the directory belongs to a run with another config.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"--workdir {workdir} is a file; give a directory")
+    check_folder(workdir)
     path = workdir / "config.json"
     if not path.exists():
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -21,6 +22,7 @@ from yolojax import (
     evaluating,
     experiment,
     results,
+    run_lock,
     unlabelled,
 )
 from yolojax import settings as config
@@ -59,9 +61,18 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
         0 when the run has finished, 128 plus the signal's number when one stopped it.
 
     Raises:
-        ValueError: anything wrong with config or data, before any compile; or too
-            many steps in a row that were not finite.
+        ValueError: anything wrong with config or data, before any compile; another
+            process works in `workdir`; or too many steps in a row that were not finite.
     """
+    config.check_folder(workdir)
+    # The others of a run over several processes only read what this one writes.
+    alone = jax.process_index() == 0
+    with run_lock.held(workdir) if alone else contextlib.nullcontext():
+        return _train(settings, workdir)
+
+
+def _train(settings: Mapping[str, Any], workdir: Path) -> int:
+    """`train`, in a directory that is locked."""
     began = time.monotonic()
     with counter("pictures looked at") as progress:
         run = experiment.build(settings, workdir=workdir, progress=progress)
