@@ -22,6 +22,7 @@ import numpy as np
 
 from yolojax.data.decode import ImageError, decode_image, image_size
 from yolojax.data.report import Report
+from yolojax.data.walking import leads_nowhere, report_link, walk
 
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .jfif .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff "
@@ -116,8 +117,11 @@ def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Ki
             )
         return [(path, kind)]
     if path.is_dir():
-        paths = path.rglob("*") if recursive else path.iterdir()
-        items = _sorted_media(paths, path)
+        paths = path.iterdir()
+        if recursive:
+            walked = walk(path, report, suffixes=None)
+            paths = (Path(parent, name) for parent, names in walked for name in names)
+        items = _sorted_media(paths, path, report)
         if not items:
             folders = sum(child.is_dir() for child in path.iterdir())
             more = f"; it has {folders} folders, try {source}/**/*" if folders else ""
@@ -126,30 +130,47 @@ def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Ki
             )
         return items
     if glob.has_magic(source):
-        return _expand_pattern(source, path)
+        return _expand_pattern(source, path, report)
     raise ValueError(f"source {source!r} does not exist; {_neighbours(path)}")
 
 
-def _expand_pattern(source: str, path: Path) -> list[tuple[Path, Kind]]:
+def _expand_pattern(source: str, path: Path, report: Report) -> list[tuple[Path, Kind]]:
     """The files that match; leading folders that exist as written are no pattern."""
     fixed = Path(path.anchor)
     rest = list(path.parts[1 if path.anchor else 0 :])
     while rest and (fixed / rest[0]).exists():
         fixed = fixed / rest.pop(0)
-    tail = os.path.join(*rest)
-    root = glob.escape(str(fixed))
-    matches = glob.glob(os.path.join(root, tail), recursive=True)
+    matches = _matches(str(fixed), rest, report)
     if not matches:
         # Perhaps the brackets belong to the names, and only the stars are a pattern.
-        literal = tail.replace("[", "[[]")
-        matches = glob.glob(os.path.join(root, literal), recursive=True)
-    items = _sorted_media(map(Path, matches), fixed)
+        literal = [part.replace("[", "[[]") for part in rest]
+        matches = _matches(str(fixed), literal, report)
+    items = _sorted_media(map(Path, matches), fixed, report)
     if not items:
         what = f"{len(matches)} matches, but no picture or video" if matches else ""
         raise ValueError(
             f"source {source!r}: {what or 'nothing matches'}; {_neighbours(path)}"
         )
     return items
+
+
+def _matches(folder: str, parts: Sequence[str], report: Report) -> list[str]:
+    """What matches a pattern, given by its parts, in a folder; each path once.
+
+    `glob` alone would run round a circle of links.
+    """
+    depth = parts.index("**") if "**" in parts else len(parts)
+    starts = [folder]
+    if depth:
+        starts = glob.glob(os.path.join(glob.escape(folder), *parts[:depth]))
+    if depth == len(parts):
+        return starts
+    rest = list(parts[depth + 1 :]) or ["*"]
+    found: dict[str, None] = {}
+    for start in filter(os.path.isdir, starts):
+        for parent, _ in walk(start, report, suffixes=None):
+            found |= dict.fromkeys(_matches(parent, rest, Report()))
+    return list(found)
 
 
 def _read_list(path: Path, report: Report) -> list[tuple[Path, Kind]]:
@@ -175,12 +196,18 @@ def _read_list(path: Path, report: Report) -> list[tuple[Path, Kind]]:
     return items
 
 
-def _sorted_media(paths: Iterable[Path], root: Path) -> list[tuple[Path, Kind]]:
+def _sorted_media(
+    paths: Iterable[Path], root: Path, report: Report
+) -> list[tuple[Path, Kind]]:
     """Those of the paths that are pictures or videos, in natural order."""
     items = []
     for path in paths:
         inside = path.relative_to(root).parts if path.is_relative_to(root) else ()
-        if any(part.startswith(".") for part in inside) or not path.is_file():
+        if any(part.startswith(".") for part in inside):
+            continue
+        if leads_nowhere(path):
+            report_link(path, report)
+        if not path.is_file():
             continue
         kind = media_kind(path)
         if kind is not None:

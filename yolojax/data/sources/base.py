@@ -14,6 +14,7 @@ import numpy as np
 from yolojax.data.decode import ImageError, image_size
 from yolojax.data.polygons import as_column, clip_polygons
 from yolojax.data.report import SHOWN, Report
+from yolojax.data.walking import walk
 from yolojax.records import Example
 
 PICTURE_SUFFIXES = frozenset(
@@ -247,11 +248,11 @@ class LabelledPictures:
 def list_pictures(folder: Path, report: Report) -> list[str]:
     """Paths of the pictures below a folder, sorted; told by their extension.
 
-    Hidden files, such as the `._` stubs of macOS, are left out and counted.
+    Links to folders are followed, see `walk`. Hidden files, such as the `._` stubs of
+    macOS, are left out and counted.
     """
     paths, hidden = [], 0
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for parent, names in walk(folder, report, suffixes=PICTURE_SUFFIXES):
         for name in names:
             if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
                 if name.startswith("."):

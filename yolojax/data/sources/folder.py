@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yolojax.data.report import Report
-from yolojax.data.sources.base import (
-    PICTURE_SUFFIXES,
-    SET_ROOT,
-    describe,
-    list_pictures,
-)
+from yolojax.data.sources.base import SET_ROOT, describe, list_pictures
 from yolojax.data.sources.labelled import (
     ClassifiedPictures,
     check_classes,
@@ -22,6 +17,7 @@ from yolojax.data.sources.labelled import (
     report_counts,
 )
 from yolojax.data.splits import check_split, stratified_split
+from yolojax.data.walking import is_folder
 
 # What the folder of a split may be called.
 FOLDER_NAMES = {
@@ -71,22 +67,24 @@ class FolderSource(ClassifiedPictures):
         part = split_folder(home, split)
         train = split_folder(home, "train") if part is not None else home
         folder = part or home
-        found = _class_folders(folder)
-        if not found:
-            paths = list_pictures(folder, report)
-            if not paths:
+        found = _pictures_by_folder(folder, report)
+        strays = found.pop("", [])
+        names = given or _class_names(train or folder)
+        if not found or (strays and not any(found.values())):
+            if not strays:
                 raise ValueError(f"no picture in {folder}; {describe(folder)}")
-            names = given or _class_names(train or folder)
-            labels: list[tuple[int, ...]] = [()] * len(paths)
+            paths, labels = strays, [()] * len(strays)
         else:
-            names = given or _class_names(train or folder)
             if not names:
                 raise ValueError(
                     f"no picture in the class folders of {train or folder}; "
                     f"{describe(train or folder)}"
                 )
             paths, labels = _read_folders(folder, found, names, report)
-            _report_strays(folder, report)
+            for path in strays:
+                message = "beside the class folders, so that its class is unknown; "
+                message += "left out"
+                report.add("picture outside of a class folder", path, None, message)
             training = split == "train" or part is None
             report_counts(labels, names, folder, report, training=training)
             if part is None:
@@ -148,33 +146,39 @@ def split_folder(home: Path, split: str, *, class_folders: bool = True) -> Path 
 def _folders(home: Path) -> list[str]:
     """Names of the folders in a folder, sorted, hidden ones left out."""
     with os.scandir(home) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
+        names = [entry.name for entry in entries if is_folder(entry)]
     return sorted(name for name in names if not name.startswith("."))
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """Its folders; () where all of them are empty but there are pictures beside."""
-    names = _folders(folder)
-    if _strays(folder) and not any(list_pictures(folder / n, Report()) for n in names):
-        return []
-    return names
+def _pictures_by_folder(folder: Path, report: Report) -> dict[str, list[str]]:
+    """Paths of the pictures in each folder of a folder, and "" for those beside them.
+
+    All of it is walked at once: a picture that several class folders lead to, by links,
+    has the class of the folder that it lies in.
+    """
+    found: dict[str, list[str]] = {name: [] for name in _folders(folder)}
+    start = len(os.path.join(folder, ""))
+    for path in list_pictures(folder, report):
+        name, separator, _ = path[start:].partition(os.sep)
+        found.setdefault(name if separator else "", []).append(path)
+    return found
 
 
 def _class_names(train: Path) -> tuple[str, ...]:
     """The folders that hold a picture."""
-    names = (n for n in _folders(train) if list_pictures(train / n, Report()))
-    return in_order(map(composed, names))
+    found = _pictures_by_folder(train, Report())
+    found.pop("", None)
+    return in_order(composed(name) for name, paths in found.items() if paths)
 
 
 def _read_folders(
-    folder: Path, found: Sequence[str], names: Sequence[str], report: Report
+    folder: Path, found: Mapping[str, list[str]], names: Sequence[str], report: Report
 ) -> tuple[list[str], list[tuple[int, ...]]]:
     """Paths and labels of all pictures in the class folders, by class."""
     by_name = {name: label for label, name in enumerate(names)}
     paths: list[str] = []
     labels: list[tuple[int, ...]] = []
-    for name in found:
-        here = list_pictures(folder / name, report)
+    for name, here in found.items():
         if not here:
             message = "no picture in it, expected those of a class; left out"
             report.add("empty class folder", folder / name, None, message)
@@ -186,21 +190,3 @@ def _read_folders(
             paths += here
             labels += [(by_name[composed(name)],)] * len(here)
     return paths, labels
-
-
-def _strays(folder: Path) -> list[str]:
-    """Pictures directly in a folder."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.is_dir()]
-    return sorted(
-        name
-        for name in names
-        if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
-        and not name.startswith(".")
-    )
-
-
-def _report_strays(folder: Path, report: Report) -> None:
-    for name in _strays(folder):
-        message = "beside the class folders, so that its class is unknown; left out"
-        report.add("picture outside of a class folder", folder / name, None, message)
