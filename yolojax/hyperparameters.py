@@ -15,6 +15,7 @@ from yolojax.augment.policy import AUGMENTATIONS
 from yolojax.augment.presets import PRESETS
 from yolojax.augment.reading import expand
 from yolojax.automatic import with_anchors
+from yolojax.files import FileError, read_text
 from yolojax.lookup import hint
 from yolojax.models.detector import build_model
 from yolojax.yaml_text import MAX_CHARACTERS, number_in, read_yaml, shown
@@ -84,11 +85,9 @@ def read_hyperparameters(path: str | Path) -> dict[str, float]:
     """
     where = f"config.hyp {path}"
     try:
-        with Path(path).open("rb") as file:
-            # No more than is told to be too long.
-            text = file.read(MAX_CHARACTERS + 1).decode("utf-8", "replace")
-    except OSError as error:
-        raise ValueError(f"{where}: {error.strerror or error}") from error
+        text = read_text(path, limit=MAX_CHARACTERS, errors="replace")
+    except FileError as error:
+        raise ValueError(f"{where}: {error.reason}") from error
     content = read_yaml(text, where)
     if not isinstance(content, dict):
         raise ValueError(

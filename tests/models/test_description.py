@@ -106,7 +106,7 @@ def row(*given):
     [
         ((1, 2), r"row 1: expected \[from, number, module, arguments\]"),
         ((-1, 1, 7, []), "row 1: 7 is no module's name"),
-        ((-1, 1, "\ud800", []), "row 1: .* is no module's name"),
+        ((-1, 1, "\ud800", []), "invalid Unicode character escape"),
         ((-1, 0, "Conv", [8]), r"row 1 \(Conv\): the number of repeats must be 1"),
         ((-1, True, "Conv", [8]), "the number of repeats must be 1 to 2000, not True"),
         ((-1, 1, "Conv", 8), r"row 1 \(Conv\): the arguments must be a list"),
