@@ -11,6 +11,7 @@ import yolojax
 
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
+    {"printable"},
     {"records", "trees", "lookup", "files", "yaml_text", "comparing"},
     {"run_lock"},
     {"ops"},

@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from yolojax.files import cache_home
+from yolojax.printable import PrintableStream, unguarded
 
 FLAGS = flags.FLAGS
 WRONG_USE = 2
@@ -71,6 +72,7 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
             that a shell makes of a pattern.
     """
     absl_logging.set_verbosity(absl_logging.ERROR)
+    _guard_streams()
     if {"-h", "--help", "-help"} & set(sys.argv[1:]):
         print(f"{(usage or '').strip()}\n\nFlags:\n{_flags_help()}")
         sys.exit(0)
@@ -142,6 +144,12 @@ def _hint_for_strangers(error: BaseException) -> str:
     if frame is None or frame.tb_frame.f_code.co_filename.startswith(ours):
         return ""
     return "\n(YOLOJAX_TRACEBACK=1 shows where this was raised)"
+
+
+def _guard_streams() -> None:
+    """Let no text of a file command the terminal; see `printable`."""
+    sys.stdout = PrintableStream(unguarded(sys.stdout))
+    sys.stderr = PrintableStream(unguarded(sys.stderr))
 
 
 def _fail(message: str) -> None:

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from yolojax.printable import printable
+
 T = TypeVar("T")
 
 
@@ -74,4 +76,4 @@ def check_arguments(
 def listed(names: Sequence[str], most: int = 8) -> str:
     """The first names; where there are more, it shows, and how many."""
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(printable, names[:most])) + more

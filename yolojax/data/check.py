@@ -17,6 +17,7 @@ from yolojax.data.decode import ImageError, decode_image, image_size
 from yolojax.data.report import Report
 from yolojax.data.sources.base import Source
 from yolojax.files import replace_text
+from yolojax.printable import printable
 
 # Goes up when `decode_image` changes its mind about what can be read.
 CACHE_FORMAT = "yolojax scan 1"
@@ -315,7 +316,9 @@ def _table(
     columns: dict[str, np.ndarray],
 ) -> str:
     """Lines of a title and a text, and below them numbers of each class."""
-    names = [f"{label} {name}" for label, name in enumerate(source.class_names)]
+    names = [
+        f"{label} {printable(name)}" for label, name in enumerate(source.class_names)
+    ]
     width = max(map(len, [*names, "picture sizes"])) + 2
     lines = [f"{title:<{width}}{text}" for title, text in rows]
     if names:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from yolojax.printable import printable
+
 SHOWN = 5  # entries printed a kind; the rest is only counted
 
 
@@ -97,19 +99,18 @@ class Report:
         """The report as text: a line a kind, and under it its first five entries.
 
         Returns:
-            The empty string when there is nothing to say. File names that are not
-            valid text are escaped, so that the result can always be printed.
+            The empty string when there is nothing to say. Line breaks and control
+            characters in file names and messages are escaped; see `printable`.
         """
         lines = []
         for mark, kinds in (("", self._problems), ("note: ", self._notes)):
             for kind, found in kinds.items():
-                lines.append(f"{mark}{kind}: {found.count}")
-                lines += [f"  {entry}" for entry in found.entries]
+                lines.append(printable(f"{mark}{kind}: {found.count}"))
+                lines += [f"  {printable(entry)}" for entry in found.entries]
                 hidden = found.count - len(found.entries)
                 if found.entries and hidden > 0:
                     lines.append(f"  ... and {hidden} more")
-        text = "\n".join(lines)
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return "\n".join(lines)
 
     def raise_if_any(self) -> None:
         """Turn the problems into an error; notes are let pass.

@@ -16,6 +16,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from yolojax.printable import printable_lines, unguarded
+
 
 def format_duration(seconds: float) -> str:
     """Hours, minutes and seconds as `2:03:04`, or `3:04` below an hour."""
@@ -71,7 +73,7 @@ class Progress:
         self._advised = ""
         self._live: Live | None = None
         if self._file.isatty():
-            console = Console(file=self._file)
+            console = Console(file=unguarded(self._file))
             self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
@@ -135,8 +137,9 @@ class Progress:
             self._advised = advice or self._advised
 
     def message(self, text: str) -> None:
-        """Prints lines above the bar, as they are."""
+        """Prints lines above the bar, as `printable_lines`."""
         if self._live is not None:
+            text = printable_lines(text)
             self._live.console.print(text, markup=False, highlight=False)
         else:
             self._print(text)
@@ -193,7 +196,7 @@ def counter(
     """
     out = file or sys.stdout
     if out.isatty():
-        with Bar(console=Console(file=out), transient=True) as bar:
+        with Bar(console=Console(file=unguarded(out)), transient=True) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return

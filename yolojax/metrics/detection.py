@@ -15,6 +15,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from yolojax.data.sources.base import Source
+from yolojax.printable import printable
 
 # The evaluator's own settings, in the order of its tables.
 AREAS = ("all", "small", "medium", "large")
@@ -256,6 +257,7 @@ def _published_table(
 
 def aligned(rows: list[list[str]], sides: str) -> list[str]:
     """One line a row; a column lies to the side (`<` or `>`) named in `sides`."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
