@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -14,11 +17,18 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from yolojax.files import cache_home
+from yolojax.files import cache_home, expand_path
 from yolojax.printable import PrintableStream, unguarded
 
 FLAGS = flags.FLAGS
 WRONG_USE = 2
+# Flags that are paths, of all commands; `~` and environment variables are expanded.
+PATHS = (
+    *("workdir", "weights", "checkpoints", "cfg", "source", "data_root"),
+    *("output", "to", "schedule"),
+)
+# Of them those that may be made: a variable that is not set is no name for a folder.
+_WRITTEN = ("workdir", "output", "to", "schedule")
 
 
 def define_config(*, required: bool = True) -> None:
@@ -82,6 +92,7 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
             FLAGS[rest].value = [*(FLAGS[rest].value or []), *extra]
         elif extra:
             raise ValueError(f"do not know what to do with {' '.join(extra)!r}")
+        _expand_paths()
         _set_up_jax()
         code = main()
     except flags.Error as error:
@@ -91,6 +102,8 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
             raise
         if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
             _fail(f"{error.filename} is a file, where a folder is needed")
+        if isinstance(error, OSError) and error.strerror:
+            _fail(_file_trouble(error) + _hint_for_strangers(error))
         _fail(str(error) + _hint_for_strangers(error))
     except RuntimeError as error:
         # jax's own error is a RuntimeError on every version.
@@ -105,6 +118,27 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         sys.exit(130)
     else:
         sys.exit(code)
+
+
+def _expand_paths() -> None:
+    """Expand `~` and environment variables in every flag that is a path.
+
+    Raises:
+        ValueError: a folder or file to write has a variable that is not set.
+    """
+    for name in (name for name in PATHS if name in FLAGS):
+        value = FLAGS[name].value
+        if not value:
+            continue
+        if not isinstance(value, str):
+            FLAGS[name].value = [expand_path(path) for path in value]
+            continue
+        FLAGS[name].value = path = expand_path(value)
+        unset = re.search(r"\$\{?([A-Za-z_]\w*)", path)
+        if unset and name in _WRITTEN and not os.path.lexists(path):
+            raise ValueError(
+                f"--{name} {path}: the environment variable {unset[1]} is not set"
+            )
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -123,6 +157,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
         if first and "config" in FLAGS:
             raise ValueError(f"{first}: give --config, too")
         return FLAGS(argv)[1:]
+    if (expanded := expand_path(path)) != path:
+        # A word of its own, or behind --config=.
+        words = {path: expanded, f"--config={path}": f"--config={expanded}"}
+        argv, path = [words.get(word, word) for word in argv], expanded
     file = Path(path.partition(":")[0])
     if not file.is_file():
         near = sorted(str(p) for p in Path("configs").glob("*.py"))
@@ -147,9 +185,21 @@ def _hint_for_strangers(error: BaseException) -> str:
 
 
 def _guard_streams() -> None:
-    """Let no text of a file command the terminal; see `printable`."""
+    """Let no text of a file command the terminal, or fail on it; see `printable`."""
+    for stream in (unguarded(sys.stdout), unguarded(sys.stderr)):
+        if isinstance(stream, io.TextIOWrapper):
+            # Some terminals have ASCII only.
+            stream.reconfigure(errors="backslashreplace")
     sys.stdout = PrintableStream(unguarded(sys.stdout))
     sys.stderr = PrintableStream(unguarded(sys.stderr))
+
+
+def _file_trouble(error: OSError) -> str:
+    """What went wrong with which file, and what to do where a disk is full."""
+    where = os.fsdecode(error.filename) if error.filename else "a file"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "; free some space, then give the same command again" if full else ""
+    return f"{where}: {error.strerror}{advice}"
 
 
 def _fail(message: str) -> None:

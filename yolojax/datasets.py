@@ -18,12 +18,11 @@ from yolojax.data import check, pipeline
 from yolojax.data.report import Report
 from yolojax.data.sampling import SAMPLERS, fraction_of
 from yolojax.data.sources import SOURCES
+from yolojax.data.sources.base import PATHS
 from yolojax.data.weighing import WeighedBatches, weights_of_losses
 from yolojax.ops.letterbox import crop_shape
 
 Sampler = Callable[..., np.ndarray | None]
-# Arguments of sources that are paths, taken relative to `data.root`.
-PATHS = ("yaml", "images", "annotations", "root", "csv", "classes_from")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import fcntl
+import functools
 import os
+import re
+import secrets
 import stat
-import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+# Files that are being written, see `replacing`.
+_UNFINISHED = re.compile(r"\.yolojax-[0-9a-f]{12}\.part(\.[a-z0-9]+)?")
+# Seconds; for file systems without locks, where nothing else tells that a writer died.
+_ABANDONED = 24 * 3600.0
 # What a path can be that is no regular file; opening one may wait for ever.
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -147,18 +157,145 @@ def replace_file(path: Path, content: bytes) -> None:
     """Writes `content` beside `path`, then puts it in its place in one step.
 
     The folder is made where it is missing.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk; names `path`.
     """
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A new file beside `path`, which takes the place of `path` after the block.
+
+    The file is synced to disk before the rename and its folder after it, so that a
+    power cut leaves the old file or the new one. An error in the block removes the new
+    file. What a killed process left in the folder is removed first, see
+    `clear_unfinished`.
+
+    Args:
+        path: the file to replace; its folder is made where it is missing.
+        suffix: of the new file, for writers that go by it.
+
+    Raises:
+        OSError: the file cannot be written; names `path`.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    _clear_once(path.parent.absolute())
+    with naming(path):
+        unfinished, descriptor = _create_unfinished(path.parent, suffix)
+        try:
+            yield unfinished
+            os.fsync(descriptor)
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        finally:
+            # Only now: the lock says that the file has a living writer.
+            os.close(descriptor)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names `path` in an `OSError` of the block that has no file or an unfinished one.
+
+    A write on a full disk says "No space left on device" and not where.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes files that only their owner can read.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        named = os.fsdecode(error.filename or "")
+        if error.errno is None or (
+            named and not _UNFINISHED.fullmatch(os.path.basename(named))
+        ):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
+
+
+def _create_unfinished(folder: Path, suffix: str) -> tuple[Path, int]:
+    """A new file with a lock on it, and its descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    while True:
+        path = folder / f".yolojax-{secrets.token_hex(6)}.part{suffix}"
+        descriptor = os.open(path, flags, 0o666)
+        # Some network file systems have no locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Before the lock another process may have taken it for abandoned.
+        if os.fstat(descriptor).st_nlink:
+            return path, descriptor
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Not every file system can sync a folder.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@functools.cache
+def _clear_once(folder: Path) -> None:
+    clear_unfinished(folder)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes the files of `replacing` whose process was killed.
+
+    Those of a process that is alive stay: it holds a lock on its file. Files that only
+    look similar stay as well, and so does everything in a folder that cannot be read.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _UNFINISHED.fullmatch(entry.name) and entry.is_file(
+                follow_symlinks=False
+            ):
+                with contextlib.suppress(OSError):
+                    _remove_abandoned(entry.path)
+
+
+def _remove_abandoned(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:
+            if time.time() - os.fstat(descriptor).st_mtime < _ABANDONED:
+                return
+        os.unlink(path)
+    finally:
+        os.close(descriptor)
+
+
+def expand_path(text: str, folder: str = "") -> str:
+    """The path with `~`, `~user`, `$NAME` and `${NAME}` replaced as a shell does it.
+
+    What exists under its literal name stays as it is, also as the first part of the
+    path: a folder can really be called `$x` or `~x`. A variable that is not set stays,
+    too.
+
+    Args:
+        text: the path.
+        folder: what the path is relative to.
+    """
+    if not text.startswith("~") and "$" not in text:
+        return text
+    literal = text
+    while literal and not os.path.lexists(os.path.join(folder, literal)):
+        shorter = os.path.dirname(literal.rstrip(os.sep))
+        literal = shorter if shorter != literal else ""
+    if literal.strip(os.sep):
+        return literal + os.path.expandvars(text[len(literal) :])
+    return os.path.expanduser(os.path.expandvars(text))
 
 
 def check_file_place(path: Path, what: str) -> None:
@@ -178,8 +315,12 @@ def check_file_place(path: Path, what: str) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """`replace_file` with text, in UTF-8."""
-    replace_file(path, text.encode("utf-8"))
+    """`replace_file` with text, in UTF-8.
+
+    Parts of file names that are not UTF-8 are written as `\\udcXX`, which JSON reads as
+    Python's name of the file.
+    """
+    replace_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 def cache_home() -> Path:

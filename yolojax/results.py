@@ -99,7 +99,9 @@ def finish(
             f"raise config.augment.max_boxes"
         )
     if run.settings["message"]:
-        print(f"\n{run.settings['message'].format(workdir=workdir)}")
+        # Not `format`: other braces are text.
+        message = run.settings["message"].replace("{workdir}", str(workdir))
+        print(f"\n{message}")
 
 
 def verdict_of(workdir: Path) -> verdict.Verdict:

@@ -15,7 +15,8 @@ from typing import Any
 from yolojax import hyperparameters, trees
 from yolojax.automatic import read_batch_size
 from yolojax.comparing import difference
-from yolojax.files import read_description, replace_text
+from yolojax.data.sources.base import PATHS
+from yolojax.files import expand_path, read_description, replace_text
 from yolojax.lookup import hint
 from yolojax.ops.letterbox import LETTERBOXES
 
@@ -202,6 +203,7 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = copy.deepcopy(DEFAULTS)
     _merge(settings, given, "")
+    _expand_paths(settings)
     _read_description(settings["model"])
     if path := settings["hyp"]:
         hyperparameters.apply(settings, path)
@@ -211,6 +213,26 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     if lengths and all(type(length) is int for length in lengths):
         settings["epochs"] = sum(lengths)
     return settings
+
+
+def _expand_paths(settings: dict[str, Any]) -> None:
+    """Expand `~` and environment variables in every path of a config."""
+    data = settings["data"]
+    for section, key in (
+        *((settings, "hyp"), (settings["model"], "path")),
+        *((settings["init"], "weights"), (data, "root"), (data, "cache_dir")),
+    ):
+        _expand(section, key, "")
+    for part in ("train", "val", "unlabelled"):
+        for key in PATHS:
+            _expand(data[part], key, data["root"])
+        # Not below the root.
+        _expand(data[part], "data_dir", "")
+
+
+def _expand(section: dict[str, Any], key: str, folder: str) -> None:
+    if isinstance(section.get(key), str):
+        section[key] = expand_path(section[key], folder)
 
 
 def _get(value: Any, key: str) -> Any:

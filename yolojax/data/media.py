@@ -23,6 +23,7 @@ import numpy as np
 from yolojax.data.decode import ImageError, decode_image, image_size
 from yolojax.data.report import Report
 from yolojax.data.walking import leads_nowhere, report_link, walk
+from yolojax.files import expand_path
 
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .jfif .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff "
@@ -99,7 +100,8 @@ def expand_sources(
 
 
 def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Kind]]:
-    path = Path(source).expanduser()
+    source = expand_path(source)
+    path = Path(source)
     if "://" in source:
         raise ValueError(f"source {source!r}: addresses are not read; download it")
     if path.is_file():
@@ -180,8 +182,9 @@ def _read_list(path: Path, report: Report) -> list[tuple[Path, Kind]]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        beside = path.parent / Path(entry).expanduser()
-        listed = beside if beside.is_file() else Path(entry).expanduser()
+        entry = expand_path(entry, str(path.parent))
+        beside = path.parent / entry
+        listed = beside if beside.is_file() else Path(entry)
         kind = media_kind(listed) if listed.is_file() else None
         if kind is None:
             what = "neither picture nor video" if listed.is_file() else "no such file"

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from yolojax.files import replace_text
+from yolojax.engine.events import Events
+from yolojax.files import naming, replace_text
 
 Row = dict[str, float]
 
@@ -148,13 +149,7 @@ class RunLog:
         self._columns += [name for name in columns if name not in self._columns]
         self._rewrite()
         if tensorboard:
-            # Imported here: a second that only runs with events should pay.
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(
-                logdir=str(self.workdir / "events"),
-                purge_step=start_step + 1,
-            )
+            self._events = Events(self.workdir / "events", purge_step=start_step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Adds a row; it is in the file when this returns.
@@ -190,7 +185,10 @@ class RunLog:
             if fresh:
                 self._rewrite()
             else:
-                with self.path.open("a", encoding="utf-8", newline="") as file:
+                with (
+                    naming(self.path),
+                    self.path.open("a", encoding="utf-8", newline="") as file,
+                ):
                     file.write(self._line(row))
         if self._events is not None:
             for name, value in row.items():
@@ -201,7 +199,7 @@ class RunLog:
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Shows a uint8 RGB picture [h, w, 3] in TensorBoard."""
         if self._events is not None:
-            self._events.add_image(name, image, step, dataformats="HWC")
+            self._events.add_image(name, image, step)
 
     def write_summary(self, values: Mapping[str, Any]) -> Path:
         """Writes the run's final values into summary.json, and gives its path."""
@@ -216,8 +214,8 @@ class RunLog:
     def close(self) -> None:
         """Ends the events file; the table needs no end."""
         if self._events is not None:
-            self._events.close()
-            self._events = None
+            events, self._events = self._events, None
+            events.close()
 
     def __enter__(self) -> RunLog:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolojax.files import replacing
 from yolojax.vis.draw import check_picture
 
 # By suffix; the codecs that every build of OpenCV carries.
@@ -31,6 +33,7 @@ def write_video(
     Raises:
         ValueError: another suffix, no frame, a frame of another size, a rate that is
             not above 0, or OpenCV cannot write such a file here.
+        OSError: the disk is full.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -38,8 +41,14 @@ def write_video(
         raise ValueError(f"{path}: videos are written as {', '.join(sorted(CODECS))}")
     if not 0 < fps < float("inf"):
         raise ValueError(f"{path}: expected frames a second above 0, got {fps}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.part{suffix}")
+    with replacing(path, suffix) as unfinished:
+        count = _write(path, unfinished, frames, fps)
+        _check_whole(path, unfinished, count)
+    return count
+
+
+def _write(path: Path, file: Path, frames: Iterable[np.ndarray], fps: float) -> int:
+    """Write the frames into `file`; messages name `path`."""
     writer = None
     size = (0, 0)
     count = 0
@@ -48,13 +57,13 @@ def write_video(
             check_picture(frame, f"{path}, frame {count}")
             if writer is None:
                 size = frame.shape[:2]
-                code = cv2.VideoWriter.fourcc(*CODECS[suffix])
+                code = cv2.VideoWriter.fourcc(*CODECS[file.suffix])
                 writer = cv2.VideoWriter(
-                    str(unfinished), code, float(fps), (size[1], size[0])
+                    str(file), code, float(fps), (size[1], size[0])
                 )
                 if not writer.isOpened():
                     raise ValueError(
-                        f"{path}: OpenCV cannot write {CODECS[suffix]} video of "
+                        f"{path}: OpenCV cannot write {CODECS[file.suffix]} video of "
                         f"{size[0]} x {size[1]} pixels here; try .avi"
                     )
             if frame.shape[:2] != size:
@@ -64,12 +73,25 @@ def write_video(
                 )
             writer.write(cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2BGR))
             count += 1
-        if writer is None:
-            raise ValueError(f"{path}: no frame to write")
-        writer.release()
-        os.replace(unfinished, path)
     finally:
         if writer is not None:
             writer.release()
-        unfinished.unlink(missing_ok=True)
+    if writer is None:
+        raise ValueError(f"{path}: no frame to write")
     return count
+
+
+def _check_whole(path: Path, file: Path, count: int) -> None:
+    """OpenCV does not report frames that found no room: count those of the file.
+
+    Raises:
+        OSError: far fewer than were written; names `path`.
+    """
+    capture = cv2.VideoCapture(str(file))
+    found = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+    capture.release()
+    # Matroska's number comes from the rounded duration.
+    if found < count / 2:
+        full = os.statvfs(file.parent).f_bavail == 0
+        code = errno.ENOSPC if full else errno.EIO
+        raise OSError(code, os.strerror(code), str(path))

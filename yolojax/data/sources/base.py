@@ -22,6 +22,9 @@ PICTURE_SUFFIXES = frozenset(
     ".ppm .pgm .pbm .pnm".split()
 )
 
+# Arguments of sources that are paths, taken relative to `data.root`.
+PATHS = ("yaml", "images", "annotations", "root", "csv", "classes_from")
+
 MIN_SIDE = 1e-3  # pixels; a thinner box has no area
 ROUNDING = 0.01  # share of a side by which rounding may push a box out (or 1 px)
 
