@@ -67,7 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.pseudo_labels = ConfigDict(dict(threshold=0.95, every_epochs=1))
     # Of count parts of train the one at index is val; count 0: as data.val says.
     c.data.folds = ConfigDict(dict(count=0, index=0, kind="stratified", groups=""))
-    c.data.max_boxes = 0  # 0: as many as the fullest picture has
+    c.data.max_boxes = 0  # taught boxes of a picture; 0: all
     c.data.num_threads = 0  # 0: one a core
     c.data.cache = "encoded"  # none, encoded, disk, device
     c.data.cache_bytes = 0  # most that the cache may take; 0: what is free
@@ -82,7 +82,7 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(name="flip_left_right", probability=0.5),
         dict(name="hsv", hue=0.015, saturation=0.7, value=0.4),
     )
-    c.augment.max_boxes = 0  # 0: twice data.max_boxes
+    c.augment.max_boxes = 0  # 0: enough for all that an output shows
     c.augment.close_mosaic_epochs = 0
     c.augment.multi_scale = ()  # factors of image_size, such as (0.75, 1.0, 1.25)
     c.augment.boxes = ConfigDict(dict(min_side=2.0, min_share=0.1, max_aspect=100.0))

@@ -55,6 +55,17 @@ def test_boxes_without_room_are_reported():
         max(0, count - 4) for count in counts
     )
     assert "config.data.max_boxes is 4" in run.train.report.render()
+    # Their places are known all the same.
+    assert run.max_boxes >= max(counts) > 4
+
+
+def test_the_share_of_boxes_that_may_have_no_row_is_reported_before_training():
+    run = experiment.build(tiny_config(augment__max_boxes=6))
+    most = 4 * max(len(run.train.source[i].labels) for i in run.train.keep.tolist())
+    (note,) = [note for note in run.notes if "rows for them" in note]
+    assert f"can show {most} boxes, but has 6 rows" in note
+    assert f"config.augment.max_boxes={most}" in note
+    assert not [n for n in experiment.build(tiny_config()).notes if "rows for" in n]
 
 
 def test_missing_folder_is_named(tmp_path):

@@ -21,7 +21,7 @@ FLOORS = [
     {"engine", "vis", "automatic"},
     {"hyperparameters"},
     {"settings", "datasets"},
-    {"network", "objectives"},
+    {"network", "objectives", "rows"},
     {"control"},
     {"recipe", "anchoring", "folding", "class_report", "unlabelled"},
     {"memory", "overriding"},

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ from yolojax.recipe import (
     training_sizes,
 )
 from yolojax.records import TrainState
+from yolojax.rows import row_notes, rows_before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,13 +322,11 @@ def build(
     if asked == AUTO:
         model = make_model(settings, source.class_names)
         start = first(model)
-    max_boxes = settings["data"]["max_boxes"]
-    if not max_boxes:
-        most = pipeline.max_boxes_of(train.source, train.keep)
-        # A class a picture needs no more than one row.
-        many = most > 1 or not isinstance(model, Classifier)
-        max_boxes = max(8, math.ceil(most / 8) * 8) if many else 1
-    check.note_cut_boxes(train.source, train.keep, max_boxes, train.report)
+    max_boxes = rows_before(settings, model, train)
+    if taught := settings["data"]["max_boxes"]:
+        check.note_cut_boxes(train.source, train.keep, taught, train.report)
+    if not isinstance(model, Classifier):
+        notes += row_notes(settings, max_boxes, train)
     num_edges = pipeline.num_edges_of(train.source, train.keep)
     settings, more = memory.resolve_batch(
         {**settings, "batch_size": batch_size},

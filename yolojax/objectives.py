@@ -22,7 +22,7 @@ from yolojax.models.model import Model
 from yolojax.models.network import Network
 
 # What every loss takes besides keyword arguments.
-ARRAYS = ("maps", "boxes", "labels", "valid")
+ARRAYS = ("maps", "boxes", "labels", "valid", "left_out")
 
 
 class LossEntry(NamedTuple):

@@ -20,6 +20,7 @@ from yolojax.augment.policy import (
     make_augment,
     make_explain,
     make_label_augment,
+    most_pictures,
 )
 from yolojax.augment.presets import PRESETS
 from yolojax.augment.reading import expand
@@ -189,9 +190,8 @@ def draw_each(
         rows = batch.rows[:EACH_BATCH]
         batch = jax.tree.map(lambda x: x[rows], batch.pictures)
     batch = jax.device_get(jax.tree.map(lambda x: x[:EACH_BATCH], batch))
-    room = recipe.num_output_boxes(settings, taken.run.max_boxes)
     alone = {
-        name: _augment_alone(taken, (given.get(name, {"name": name}),), room)
+        name: _augment_alone(taken, (given.get(name, {"name": name}),))
         for name in AUGMENTATIONS
     }
     alone = {name: augment for name, augment in alone.items() if augment is not None}
@@ -226,10 +226,11 @@ def _run_once(augment: Callable[..., Any], key: jax.Array, batch: Batch) -> Batc
     return shown
 
 
-def _augment_alone(taken: _Step, policy: Any, room: int) -> Any:
+def _augment_alone(taken: _Step, policy: Any) -> Any:
     """The augmentation of one entry; None: it is not for classifiers."""
     if not _is_classified(taken.run):
-        return make_augment(policy, image_size=taken.size, max_boxes=room)
+        rows = most_pictures(policy) * taken.run.max_boxes
+        return make_augment(policy, image_size=taken.size, max_boxes=rows)
     try:
         return make_label_augment(policy, image_size=taken.size)
     except ValueError:
@@ -264,7 +265,7 @@ def _augmented(taken: _Step) -> Batch:
     )
     shown, cut = taken.evaluate(augment)
     if int(cut):
-        print(f"{int(cut)} boxes did not fit: raise config.augment.max_boxes")
+        print(f"{int(cut)} boxes have no row: raise config.augment.max_boxes")
     return shown
 
 

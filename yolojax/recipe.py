@@ -13,7 +13,10 @@ from yolojax import datasets, lookup
 from yolojax.augment import adversarial
 from yolojax.augment.adversarial import Attack
 from yolojax.augment.boxes import BoxRule
-from yolojax.augment.policy import make_augment, make_label_augment
+from yolojax.augment.policy import (
+    make_augment,
+    make_label_augment,
+)
 from yolojax.augment.reading import swapped_classes
 from yolojax.control import has_val, make_decay, num_epochs
 from yolojax.engine import device_cache, scales, sharding, stages
@@ -28,12 +31,8 @@ from yolojax.optim.loss_scale import LossScaling
 from yolojax.optim.optimizers import make_optimizer as check_optimizer
 from yolojax.optim.sam import make_sam
 from yolojax.optim.schedules import PLATEAU, pictures_of_step
+from yolojax.rows import output_rows
 from yolojax.weights.mapping import layer_numbers
-
-
-def num_output_boxes(settings: Mapping[str, Any], max_boxes: int) -> int:
-    """Room for boxes after augmentation, of so many before."""
-    return settings["augment"]["max_boxes"] or 2 * max_boxes
 
 
 def make_augmentation(
@@ -47,8 +46,8 @@ def make_augmentation(
 
     Args:
         settings: a complete config.
-        max_boxes: room for boxes of a picture before augmentation; afterwards there
-            is twice as much, unless the config says how much.
+        max_boxes: rows for boxes of a picture before augmentation; for those after it
+            see `rows.output_rows`.
         image_size: (height, width) of what it gives; None: that of the config.
         num_classes: classes that a mirror may exchange; 0: any.
 
@@ -68,12 +67,15 @@ def make_augmentation(
             return make_label_augment(
                 chosen["policy"], image_size=image_size or size, source_size=size
             )
+        rows = output_rows(settings, max_boxes)
         return make_augment(
             chosen["policy"],
             image_size=image_size or size,
-            max_boxes=num_output_boxes(settings, max_boxes),
+            max_boxes=rows.boxes,
             source_size=size,
             rule=BoxRule(**chosen["boxes"]),
+            taught_boxes=rows.taught if rows.taught < max_boxes else None,
+            max_left_out=rows.left_out,
         )
     except TypeError as error:
         raise ValueError(

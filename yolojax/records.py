@@ -62,6 +62,10 @@ class Batch(NamedTuple):
         polygons: float32 [b, n, e, 4], the outline of each box's object as edges
             `x1 y1 x2 y2`, see `ops.outlines`, in pixels of `image`; `e` is 0 where the
             source was not asked for them. () after `augment`.
+        left_out: float32 [b, m, 4], boxes of objects that have no row in `boxes`, in
+            pixels of `image`; zeros for padding. They are neither taught nor
+            background. m is 0 before `augment`, and after it where every object has a
+            row.
     """
 
     image: Any
@@ -72,6 +76,7 @@ class Batch(NamedTuple):
     image_id: Any
     origin: Any
     polygons: Any = ()
+    left_out: Any = ()
 
 
 class Stored(NamedTuple):
@@ -94,6 +99,13 @@ class Stored(NamedTuple):
 def num_pictures(batch: Batch | Stored) -> int:
     """How many pictures a step takes."""
     return len(batch.rows if isinstance(batch, Stored) else batch.image_id)
+
+
+def labels_of(batch: Batch) -> tuple[Any, ...]:
+    """What a loss takes of an augmented batch besides the network's maps."""
+    rows = batch.boxes, batch.labels, batch.valid
+    empty = isinstance(batch.left_out, tuple) or batch.left_out.shape[1] == 0
+    return rows if empty else (*rows, batch.left_out)
 
 
 class Detections(NamedTuple):

@@ -95,8 +95,8 @@ def finish(
         print(f"  {line}")
     if outcome.book.boxes_cut:
         print(
-            f"{outcome.book.boxes_cut:.0f} boxes found no room after augmentation: "
-            f"raise config.augment.max_boxes"
+            f"{outcome.book.boxes_cut:.0f} boxes had no row after augmentation and "
+            f"were left out of the loss: raise config.augment.max_boxes"
         )
     if run.settings["message"]:
         # Not `format`: other braces are text.

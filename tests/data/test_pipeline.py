@@ -105,6 +105,7 @@ def test_batches_have_the_shapes_and_types_of_the_record(source):
         "image_id": ((4,), "int32"),
         "origin": ((4, 4), "float32"),
         "polygons": ((4, 3, 0, 4), "float32"),
+        "left_out": ((4, 0, 4), "float32"),
     }
 
 

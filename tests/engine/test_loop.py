@@ -312,3 +312,13 @@ def test_the_end_of_an_epoch_is_told_when_its_losses_are_known(tmp_path):
     )
     nan = pytest.approx(np.nan, nan_ok=True)
     assert told == [(2, [nan, 1, 2, nan]), (4, [4, 1, 2, 3]), (5, [4, 5, 2, 3])]
+
+
+def test_the_first_cut_box_is_reported_once_when_it_happens(tmp_path, capsys):
+    numbers = {"boxes_cut": lambda step: 3.0 if step in (2, 4) else 0.0}
+    outcome, _ = run(tmp_path, state_at(0), total=4, numbers=numbers)
+    lines = [x for x in capsys.readouterr().out.splitlines() if "no row" in x]
+    assert len(lines) == 1
+    assert "step 2: 3 boxes have no row and are left out of the loss" in lines[0]
+    assert "config.augment.max_boxes" in lines[0]
+    assert outcome.book.boxes_cut == 6

@@ -78,14 +78,16 @@ def test_no_boxes_give_no_pairs():
     assert pairs_of(np.zeros((0, 4))) == []
 
 
-def test_too_many_cells_for_the_key_are_refused():
-    with pytest.raises(ValueError, match="fewer boxes or a smaller picture"):
-        assign_anchors(
-            jnp.zeros((1, 1, 2000, 4)),
-            jnp.zeros((1, 2000), bool),
-            jnp.ones((1, 3, 2)),
-            grids=[(400, 400)],
-        )
+def test_more_cells_than_one_key_can_hold_are_sorted_all_the_same():
+    # 400 x 400 cells of 3 anchors and 15 x 2,000 pairs: 1.4e10, beyond 32 bits.
+    boxes = np.zeros((2000, 4))
+    boxes[1999], boxes[3] = [250.3, 399.5, 2, 2], [3.3, 2.8, 2, 2]
+    anchors = ((2.0, 2.0), (99.0, 99.0), (2.0, 2.0))
+    found = pairs_of(boxes, anchors=anchors, grid=(400, 400))
+    # By cell, in each cell by anchor.
+    near = [(row, col, a, 3) for row, col in ((2, 2), (2, 3), (3, 3)) for a in (0, 2)]
+    far = [(399, column, a, 1999) for column in (249, 250) for a in (0, 2)]
+    assert found == [*near, *far]
 
 
 @pytest.mark.parametrize("num_classes", [80, 1])

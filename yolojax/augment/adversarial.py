@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from yolojax.records import Batch
+from yolojax.records import Batch, labels_of
 
 Attack = Callable[[Array, Callable[..., Any], Callable[..., Any], Any, Batch], Batch]
 
@@ -134,7 +134,7 @@ def make_attack(
             groups = values.reshape(-1, of, *values.shape[1:])
             return groups[:, :count].reshape(-1, *values.shape[1:])
 
-        labels = [some(x) for x in (pictures.boxes, pictures.labels, pictures.valid)]
+        labels = [some(x) for x in labels_of(pictures)]
 
         def loss_of_images(images: Array) -> Array:
             maps, _ = apply(variables, images, train=False)

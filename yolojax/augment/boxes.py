@@ -159,18 +159,36 @@ def _boxes_in_view(
     return enclosing_boxes(points, used).reshape(on_canvas.shape)
 
 
-def cut_boxes(sample: Mixed, max_boxes: int) -> tuple[Mixed, Int[Array, ""]]:
-    """The samples with room for `max_boxes` boxes each, and how many had no room.
+def cut_boxes(
+    sample: Mixed, max_boxes: int, max_left_out: int = 0
+) -> tuple[Mixed, Float[Array, "b m 4"], Int[Array, ""]]:
+    """The samples with `max_boxes` rows each, and the boxes that have none.
 
-    Valid boxes come first, in their order; what is not valid becomes zeros.
+    Args:
+        sample: with rows in any order; a label below 0 is that of a box which gets no
+            row.
+        max_boxes: rows of each sample.
+        max_left_out: rows for the boxes without one; 0: they are not asked for.
+
+    Returns:
+        sample: valid boxes first, in their order; what is not valid becomes zeros.
+        left_out: the boxes without a row, then zeros.
+        cut: how many boxes with a label had no row, of all samples.
     """
-    boxes, labels, valid = sample.boxes, sample.labels, sample.valid
+    boxes, labels, given = sample.boxes, sample.labels, sample.valid
+    valid = given & (labels >= 0)
     room = max(0, max_boxes - valid.shape[1])
     order = jnp.argsort(~valid, axis=1, stable=True)[:, :max_boxes]
     kept = jnp.take_along_axis(valid, order, axis=1)
     boxes = jnp.take_along_axis(boxes, order[..., None], axis=1)
     labels = jnp.take_along_axis(labels, order, axis=1)
     cut = jnp.sum(jnp.maximum(jnp.sum(valid, axis=1, dtype=jnp.int32) - max_boxes, 0))
+    place = jnp.cumsum(valid, axis=1, dtype=jnp.int32)
+    without = given & ~(valid & (place <= max_boxes))
+    last = jnp.argsort(~without, axis=1, stable=True)[:, :max_left_out]
+    there = jnp.take_along_axis(without, last, axis=1)
+    others = jnp.take_along_axis(sample.boxes, last[..., None], axis=1)
+    left_out = jnp.where(there[..., None], others, 0.0)
     return (
         Mixed(
             image=sample.image,
@@ -180,6 +198,7 @@ def cut_boxes(sample: Mixed, max_boxes: int) -> tuple[Mixed, Int[Array, ""]]:
             labels=jnp.pad(jnp.where(kept, labels, 0), ((0, 0), (0, room))),
             valid=jnp.pad(kept, ((0, 0), (0, room))),
         ),
+        left_out,
         cut,
     )
 

@@ -73,7 +73,7 @@ def mosaic() -> GeometryStep:
         middle = ((1.0, 0.0, -0.5 * width), (0.0, 1.0, -0.5 * height), (0.0, 0.0, 1.0))
         return then(scene, matrix(middle, (num,)), applied)
 
-    return GeometryStep(num_draws=4, mixes=True, apply=apply)
+    return GeometryStep(num_draws=4, mixes=True, apply=apply, tiles=4)
 
 
 def mosaic9() -> GeometryStep:
@@ -123,7 +123,7 @@ def mosaic9() -> GeometryStep:
         view = jnp.where(applied[:, None, None], matrix(view, (num,)), scene.view)
         return scene._replace(view=view)
 
-    return GeometryStep(num_draws=4, mixes=True, apply=apply)
+    return GeometryStep(num_draws=4, mixes=True, apply=apply, tiles=9)
 
 
 def _nine_corners(

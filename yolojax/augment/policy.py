@@ -55,6 +55,8 @@ def make_augment(
     max_boxes: int,
     source_size: tuple[int, int] | None = None,
     rule: BoxRule = PUBLISHED_RULE,
+    taught_boxes: int | None = None,
+    max_left_out: int = 0,
 ) -> Callable[..., tuple[Batch, Int[Array, ""]]]:
     """The augmentation of a training batch, as a pure function of a key.
 
@@ -70,6 +72,9 @@ def make_augment(
             `image_size`. Where they are shrunk to less than half, they are halved
             first as often as needed.
         rule: which boxes stay.
+        taught_boxes: of a picture's boxes the first so many are taught; the others get
+            no row. None: all are.
+        max_left_out: rows of `Batch.left_out`, for boxes without a row; 0: none.
 
     Returns:
         `augment(key, batch, *, mosaic_on, progress=0.0) -> (batch, cut)`. It takes
@@ -99,6 +104,8 @@ def make_augment(
         drawn = _draw(plan, key, batch, mosaic_on, progress)
         scene = _compose(plan, drawn, key, batch, image_size)
         pictures, _, _ = _taken(batch)
+        if taught_boxes is not None:
+            pictures = _taught(pictures, taught_boxes)
         image = _render(pictures, scene, image_size, levels)
         if any(not isinstance(entry.step, GeometryStep) for entry in plan.entries):
             # Sizes are never negative, which the compiler does not know.
@@ -112,10 +119,36 @@ def make_augment(
                 sample = sample._replace(image=image)
             else:
                 sample = step.apply(sample, own, applied, keys, image_size)
-        sample, cut = cut_boxes(sample, max_boxes)
-        return _as_batch(batch, sample, image_size), cut
+        sample, left_out, cut = cut_boxes(sample, max_boxes, max_left_out)
+        shown = _as_batch(batch, sample, image_size)
+        return shown._replace(left_out=left_out), cut
 
     return augment
+
+
+def most_pictures(policy: Policy) -> int:
+    """How many pictures an output can show the boxes of, as the policy stands.
+
+    Mosaics show several side by side, and each step that mixes adds those of another
+    output. A picture may be among them more than once.
+
+    Raises:
+        ValueError: see `make_augment`.
+    """
+    used = [
+        entry.step
+        for entry in read_policy(policy, AUGMENTATIONS, PRESETS).entries
+        if max(entry.probability) > 0
+    ]
+    tiles = [step.tiles for step in used if isinstance(step, GeometryStep)]
+    doublings = sum(isinstance(step, MixStep) and step.mixes for step in used)
+    return max(tiles, default=1) * 2**doublings
+
+
+def _taught(pictures: Batch, count: int) -> Batch:
+    """The pictures with the label -1 from box `count` on."""
+    place = jnp.arange(pictures.labels.shape[1], dtype=jnp.int32)[None]
+    return pictures._replace(labels=jnp.where(place < count, pictures.labels, -1))
 
 
 def make_label_augment(

@@ -73,12 +73,14 @@ class GeometryStep(NamedTuple):
             new scene; samples that are not `applied` keep theirs.
         smallest: from the output's (height, width) to the smallest factor by which it
             scales; the gather must not alias there.
+        tiles: how many images it shows side by side.
     """
 
     num_draws: int
     mixes: bool
     apply: Callable[..., Scene]
     smallest: Callable[[tuple[int, int]], float] = _keeps_size
+    tiles: int = 1
 
 
 def matrix(

@@ -140,7 +140,7 @@ def note_cut_boxes(
                 count - max_boxes,
                 file=example.name,
                 message=f"{count} boxes, but config.data.max_boxes is {max_boxes}; "
-                "the last ones are left out",
+                "the last ones are left out of the loss",
             )
 
 

@@ -65,6 +65,7 @@ class Layout:
             image_id=np.full((rows,), -1, np.int32),
             origin=np.tile(np.array([1, 1, 0, 0], np.float32), (rows, 1)),
             polygons=np.zeros((rows, self.max_boxes, self.num_edges, 4), np.float32),
+            left_out=np.zeros((rows, 0, 4), np.float32),
         )
 
 

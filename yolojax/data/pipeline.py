@@ -15,6 +15,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from yolojax.data.box_rows import counts_of
 from yolojax.data.cache import Cache, read_picture
 from yolojax.data.loading import Counts, Indices, Layout, Loader, added, finish
 from yolojax.data.polygons import FEWEST_EDGES, MOST_EDGES, count_edges
@@ -386,8 +387,7 @@ def _rows_of_batches(indices: np.ndarray, batch_size: int) -> np.ndarray:
 
 def max_boxes_of(source: Source, keep: Indices) -> int:
     """The most boxes that a picture has, crowds not counted; at least 1."""
-    counts = (np.count_nonzero(~source[int(index)].crowd) for index in keep)
-    return max([1, *map(int, counts)])
+    return max(1, int(np.max(counts_of(source, keep), initial=0)))
 
 
 def num_edges_of(source: Source, keep: Indices) -> int:

@@ -178,6 +178,12 @@ def fit(
         while len(pending) > most:
             at, numbers = pending.popleft()
             numbers = _take_pictures(jax.device_get(numbers), pictures)
+            if numbers["boxes_cut"] > 0 and not book.boxes_cut:
+                progress.message(
+                    f"step {at}: {numbers['boxes_cut']:.0f} boxes have no row and are "
+                    "left out of the loss. For a row each raise "
+                    "config.augment.max_boxes; metrics.csv counts them (boxes_cut)"
+                )
             book.add(numbers)
             _count_bad(bad, at, numbers, progress)
 

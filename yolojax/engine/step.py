@@ -16,7 +16,7 @@ from yolojax.engine.ema import update_ema
 from yolojax.optim import freeze, loss_scale
 from yolojax.optim.build import Optimizer
 from yolojax.optim.transforms import tree_where
-from yolojax.records import Batch, Stored, TrainState, num_pictures
+from yolojax.records import Batch, Stored, TrainState, labels_of, num_pictures
 
 Apply = Callable[..., tuple[Any, Any]]
 Loss = Callable[..., tuple[jax.Array, Mapping[str, jax.Array]]]
@@ -100,7 +100,8 @@ def make_train_step(
     Args:
         apply: `apply(variables, images, train=True, key=...)` -> raw maps, batch
             statistics; takes `frozen`, too, where statistics are.
-        loss: `loss(maps, boxes, labels, valid)` -> scalar, named arrays.
+        loss: `loss(maps, boxes, labels, valid)` -> scalar, named arrays; takes
+            `left_out`, too, where `augment` gives it.
         optimizer: see `optim.build`; it says what is frozen, and whether the loss is
             scaled and the gradient that of SAM.
         augment: `augment(key, batch, mosaic_on=..., progress=...)` -> batch, number of
@@ -153,7 +154,7 @@ def make_train_step(
             # Both passes of SAM leave the same out.
             left_out = jax.random.fold_in(key, _LEFT_OUT)
             maps, stats = apply(variables, pictures.image, train=True, key=left_out)
-            total, parts = loss(maps, pictures.boxes, pictures.labels, pictures.valid)
+            total, parts = loss(maps, *labels_of(pictures))
             weighed = total if weight == 1.0 else total * weight
             scaled = weighed * state.loss_scale["scale"] if scaling else weighed
             return scaled, (total, parts, stats)

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from yolojax.losses.cells import set_values
+from yolojax.ops.boxes import corners_to_centres
 
 # The cell of the centre, then the neighbours left of it, above, right and below, as
 # x and y in half cells. The order decides which box wins a cell.
@@ -62,21 +66,12 @@ def assign_anchors(
     Returns:
         k = 5 a n pairs a level, enough for every case.
 
-    Raises:
-        ValueError: the numbers of cells and pairs do not fit a 32-bit sort key.
-
     Source: YOLOv5 v7.0, as published in its documentation ("Build targets").
     """
     batch, levels, num_boxes, _ = boxes.shape
     num_anchors = anchors.shape[1]
     num_pairs = len(OFFSETS) * num_anchors * num_boxes
     num_cells = max(height * width for height, width in grids) * num_anchors
-    # One key holds cell and order: a sort of pairs takes six times as long on a CPU.
-    if (num_cells + 1) * num_pairs >= 2**31:
-        raise ValueError(
-            f"{num_boxes} boxes a picture on maps of up to {num_cells} cells are more "
-            "than the assignment can number; use fewer boxes or a smaller picture"
-        )
     centre, size = boxes[..., :2], boxes[..., 2:]
     # x before y, as in boxes: [1, l, 1, 2].
     limits = np.asarray(grids)[None, :, None, ::-1]
@@ -101,15 +96,70 @@ def assign_anchors(
     cell = jnp.where(taken, first[:, :, :, None] + anchor, num_cells)
 
     order = jnp.arange(num_pairs, dtype=jnp.int32)[None, None]
-    keys = cell.reshape(batch, levels, num_pairs) * num_pairs + order
-    keys = jnp.sort(keys, axis=-1)
-    cell = keys // num_pairs
+    cell = cell.reshape(batch, levels, num_pairs)
+    if (num_cells + 1) * num_pairs < 2**31:
+        # One key holds cell and order: a sort of pairs takes six times as long on a
+        # CPU.
+        keys = jnp.sort(cell * num_pairs + order, axis=-1)
+        cell, order = keys // num_pairs, keys % num_pairs
+    else:
+        order = jnp.broadcast_to(order, cell.shape)
+        cell, order = jax.lax.sort((cell, order), num_keys=1, is_stable=True)
     matched = cell < num_cells
     return Assignment(
         cell=jnp.where(matched, cell, 0),
-        box=jnp.where(matched, keys % num_pairs % num_boxes, 0),
+        box=jnp.where(matched, order % num_boxes, 0),
         valid=matched,
     )
+
+
+def left_out_cells(
+    left_out: Float[Array, "b m 4"],
+    anchors: Float[Array, "l a 2"],
+    *,
+    grids: Sequence[tuple[int, int]],
+    pixels: Float[Array, "l 1 1"],
+    anchor_ratio: float = 4.0,
+) -> Bool[Array, "b all_cells"]:
+    """The cells that would answer for objects which have no row.
+
+    Args:
+        left_out: corners x1 y1 x2 y2 in pixels; boxes without area are padding.
+        anchors: width and height in cells of each level.
+        grids: rows and columns of each level's map.
+        pixels: pixels per cell of each level.
+        anchor_ratio: see `assign_anchors`.
+
+    Returns:
+        One value a cell, level after level.
+    """
+    there = jnp.all(left_out[..., 2:] > left_out[..., :2], axis=-1)
+    pairs = assign_anchors(
+        corners_to_centres(left_out)[:, None] / pixels[None],
+        there,
+        anchors,
+        grids=grids,
+        anchor_ratio=anchor_ratio,
+    )
+    return taken_cells(pairs, [h * w * anchors.shape[1] for h, w in grids])
+
+
+def taken_cells(
+    assignment: Assignment, sizes: Sequence[int]
+) -> Bool[Array, "b all_cells"]:
+    """Whether each cell answers for a box.
+
+    Args:
+        assignment: from `assign_anchors`.
+        sizes: cells of each level.
+
+    Returns:
+        One value a cell, level after level.
+    """
+    cell, valid = assignment.cell, assignment.valid
+    marks = jnp.zeros((len(cell), sum(sizes)), jnp.float32)
+    ones = jnp.ones(valid.shape, marks.dtype)
+    return set_values(marks, cell, valid, ones, sizes=sizes) > 0
 
 
 def local_targets(

@@ -17,9 +17,8 @@ from yolojax.losses.owned import read_cells, spread_values
 from yolojax.losses.priors import (
     Positives,
     class_targets,
-    match_priors,
     overlaps_any,
-    place_boxes,
+    take_cells,
 )
 from yolojax.losses.table import PARTS, PartLosses
 from yolojax.losses.weights import weight_of_labels
@@ -36,6 +35,7 @@ def yolov3_loss(
     boxes: Float[Array, "b n 4"],
     labels: Int[Array, "b n"],
     valid: Bool[Array, "b n"],
+    left_out: Float[Array, "b m 4"] | None = None,
     *,
     anchors: np.ndarray,
     strides: Sequence[int],
@@ -75,6 +75,10 @@ def yolov3_loss(
         labels: class index of each box; one outside the range is of no class.
         valid: False for padding, which changes nothing. A picture, or a batch,
             without boxes has objectness loss only. No gradient goes to boxes.
+        left_out: corners of objects that have no row in `boxes`; without area: padding.
+            The cells that would be positive for them, and are for no box with a row,
+            have no objectness loss, and neither have those whose predicted box fits
+            one of them well.
         anchors: [levels, a, 2], width and height in pixels.
         strides: pixels per cell of each level.
         scales: how far centres reach on each level; see `ops.grid.Decoding`. Targets
@@ -116,6 +120,7 @@ def yolov3_loss(
         boxes,
         labels,
         valid,
+        left_out,
         settings=_Settings(
             anchors=np.asarray(anchors),
             strides=tuple(strides),
@@ -139,6 +144,7 @@ def yolov4_loss(
     boxes: Float[Array, "b n 4"],
     labels: Int[Array, "b n"],
     valid: Bool[Array, "b n"],
+    left_out: Float[Array, "b m 4"] | None = None,
     *,
     anchors: np.ndarray,
     strides: Sequence[int],
@@ -166,6 +172,7 @@ def yolov4_loss(
         boxes: see `yolov3_loss`.
         labels: see `yolov3_loss`.
         valid: see `yolov3_loss`.
+        left_out: see `yolov3_loss`.
         anchors: see `yolov3_loss`.
         strides: see `yolov3_loss`.
         scales: how far centres reach on each level; see `ops.grid.Decoding`.
@@ -198,6 +205,7 @@ def yolov4_loss(
         boxes,
         labels,
         valid,
+        left_out,
         settings=_Settings(
             anchors=np.asarray(anchors),
             strides=tuple(strides),
@@ -262,6 +270,7 @@ def _cell_loss(
     boxes: Float[Array, "b n 4"],
     labels: Int[Array, "b n"],
     valid: Bool[Array, "b n"],
+    left_out: Float[Array, "b m 4"] | None,
     *,
     settings: _Settings,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -273,16 +282,15 @@ def _cell_loss(
     grids = [(raw.shape[1], raw.shape[2]) for raw in maps]
     boxes = jnp.where(valid[..., None], boxes.astype(dtype), 0)
     centres = corners_to_centres(boxes)
-    taken = match_priors(
-        centres[..., 2:],
-        valid,
+    take = functools.partial(
+        take_cells,
         anchors=settings.anchors,
         priors=settings.priors,
         match_threshold=settings.match_threshold,
+        grids=grids,
+        strides=settings.strides,
     )
-    positives, positive = place_boxes(
-        centres[..., :2], taken, grids=grids, strides=settings.strides
-    )
+    positives, positive = take(centres, valid)
     flat = tuple(raw.reshape(batch, -1, channels) for raw in maps)
     rows, logits = read_cells(flat, positives.index)
     pairs = _make_pairs(rows, centres, positives, grids=grids, settings=settings)
@@ -297,9 +305,13 @@ def _cell_loss(
         missing = settings.objectness_smooth * (1 - overlap)
         sizes = [level.shape[1] for level in flat]
         truth = truth - spread_values(missing, positives.index, sizes)
-    ignored = overlaps_any(
-        _decode_cells(maps, settings), boxes, valid, settings.ignore_threshold
-    )
+    predicted = _decode_cells(maps, settings)
+    ignored = overlaps_any(predicted, boxes, valid, settings.ignore_threshold)
+    if left_out is not None:
+        others = left_out.astype(dtype)
+        there = jnp.all(others[..., 2:] > others[..., :2], axis=-1)
+        ignored |= take(corners_to_centres(others), there)[1]
+        ignored |= overlaps_any(predicted, others, there, settings.ignore_threshold)
     entropy = (other.objectness or binary_cross_entropy)(logits, truth)
     entropy = jnp.where(positive | ~ignored, entropy, 0)
 
@@ -327,7 +339,7 @@ def _cell_loss(
     )
     names = "box", "objectness", "class"
     parts = {n: g * x for n, g, x in zip(names, settings.gains, sums, strict=True)}
-    targets = jnp.sum(taken, axis=(0, 2, 3), dtype=jnp.int32)
+    targets = jnp.sum(positives.taken, axis=(0, 2, 3), dtype=jnp.int32)
     return sum_pictures(parts, batch, targets)
 
 

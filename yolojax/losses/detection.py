@@ -12,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from yolojax.losses.assign import Assignment, assign_anchors, local_targets
+from yolojax.losses.assign import (
+    Assignment,
+    assign_anchors,
+    left_out_cells,
+    local_targets,
+    taken_cells,
+)
 from yolojax.losses.boxes import predicted_boxes
 from yolojax.losses.cells import Maps, add_rows, gather_rows, set_values
 from yolojax.losses.classification import binary_cross_entropy, smooth_one_hot
@@ -79,6 +85,7 @@ def yolov5_loss(
     boxes: Float[Array, "b n 4"],
     labels: Int[Array, "b n"],
     valid: Bool[Array, "b n"],
+    left_out: Float[Array, "b m 4"] | None = None,
     *,
     anchors: np.ndarray,
     strides: Sequence[int],
@@ -109,6 +116,9 @@ def yolov5_loss(
         labels: class index of each box.
         valid: False for padding, which changes nothing. A picture, or a batch,
             without boxes has objectness loss only. No gradient goes to boxes.
+        left_out: corners of objects that have no row in `boxes`; without area: padding.
+            The cells that would answer for them, and for no box with a row, have no
+            objectness loss; the mean is still over all cells.
         anchors: [levels, a, 2], width and height in pixels.
         strides: pixels per cell of each level.
         box_gain: factor of the box part.
@@ -186,6 +196,11 @@ def yolov5_loss(
         cross_entropy, positive_weight=objectness_positive_weight
     )
     entropy = objectness_loss(objectness, overlap)
+    if left_out is not None:
+        cells = functools.partial(left_out_cells, grids=grids, pixels=pixels)
+        hidden = cells(left_out.astype(dtype), sizes, anchor_ratio=anchor_ratio)
+        taken = taken_cells(assignment, [level.shape[1] for level in flat])
+        entropy = jnp.where(hidden & ~taken, 0, entropy)
     num_cells = [cells.shape[1] for cells in flat]
     weight = [w / (batch * n) for w, n in zip(level_gains, num_cells, strict=True)]
     weight = jnp.asarray(np.repeat(weight, num_cells)[None], dtype)

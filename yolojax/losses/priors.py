@@ -152,6 +152,37 @@ def place_boxes(
     return positives, last >= 0
 
 
+def take_cells(
+    boxes: Float[Array, "b n 4"],
+    valid: Bool[Array, "b n"],
+    *,
+    anchors: np.ndarray,
+    priors: np.ndarray,
+    match_threshold: float,
+    grids: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+) -> tuple[Positives, Bool[Array, "b all_cells"]]:
+    """The cells that boxes take: `match_priors`, then `place_boxes`.
+
+    Args:
+        boxes: `x y w h` in pixels.
+        valid: see `match_priors`, like the next three.
+        anchors: see `valid`.
+        priors: see `valid`.
+        match_threshold: see `valid`.
+        grids: see `place_boxes`.
+        strides: see `place_boxes`.
+    """
+    taken = match_priors(
+        boxes[..., 2:],
+        valid,
+        anchors=anchors,
+        priors=priors,
+        match_threshold=match_threshold,
+    )
+    return place_boxes(boxes[..., :2], taken, grids=grids, strides=strides)
+
+
 # Mapped over the batch, so that each device writes its own pictures. The largest of
 # integers is the same in whatever order they are written.
 @jax.vmap
