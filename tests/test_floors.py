@@ -13,7 +13,7 @@ ROOT = Path(yolojax.__file__).parent
 FLOORS = [
     {"printable"},
     {"records", "trees", "lookup", "files", "yaml_text", "comparing"},
-    {"run_lock"},
+    {"run_lock", "json_files"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},

@@ -62,20 +62,21 @@ def load(
     Raises:
         ValueError: there are none, or they do not fit the settings.
     """
-    chosen, variables, step, (names, numbers) = _read(weights, cfg)
+    chosen, found, step, (names, numbers) = _read(weights, cfg)
     # Where it was trained there may have been more or fewer; the results are the same.
     batch_size = math.gcd(chosen["batch_size"], chosen["evaluate"]["batch_size"])
     chosen["devices"] = sharding.fitting_devices(chosen["devices"], batch_size)
     if change is not None:
         change(chosen)
     model = experiment.make_model(chosen, names)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, model.shapes())
-    if shapes != jax.tree.map(np.shape, variables):
+    stored = isinstance(found, checkpoint.SavedWeights)
+    # Before any array of a run is read, so that none is larger than the network's.
+    if _shapes_of(model.shapes()) != _shapes_of(found.shapes if stored else found):
         raise ValueError(f"the weights in {weights} do not fit {model.name}")
     return Loaded(
         settings=chosen,
         model=model,
-        variables=variables,
+        variables=found.read() if stored else found,
         class_names=names,
         category_ids=numbers,
         mesh=experiment.make_mesh(chosen),
@@ -84,19 +85,23 @@ def load(
     )
 
 
+def _shapes_of(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: tuple(np.shape(leaf)), tree)
+
+
 def _read(
     weights: str | Path, cfg: str
-) -> tuple[dict[str, Any], dict[str, Any], int, Classes]:
+) -> tuple[dict[str, Any], dict[str, Any] | checkpoint.SavedWeights, int, Classes]:
     """Settings, variables, step and classes of a run or of a file."""
     if Path(weights).is_file():
         found = read_published(weights, cfg)
         numbers = tuple(range(len(found.class_names)))
         chosen = settings.complete(found.settings)
         return chosen, found.variables, 0, (found.class_names, numbers)
-    saved, variables, step = checkpoint.load_weights(weights)
-    chosen = settings.from_json(json.dumps(saved))
+    saved = checkpoint.find_weights(weights)
+    chosen = settings.from_json(json.dumps(saved.config))
     classes = settings.read_classes(checkpoint.workdir_of(weights))
-    return chosen, variables, step, classes
+    return chosen, saved, saved.step, classes
 
 
 def evaluate_detector(

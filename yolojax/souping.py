@@ -23,7 +23,7 @@ from yolojax import (
     inference,
     settings,
 )
-from yolojax.engine import checkpoint
+from yolojax.engine import checkpoint, step_folder
 from yolojax.engine.log import write_json
 from yolojax.inference import Loaded
 
@@ -155,8 +155,7 @@ def _paths(workdir: Path, checkpoints: Sequence[str]) -> list[Path]:
     folder = workdir / checkpoint.FOLDER
     if not folder.is_dir():
         raise ValueError(f"--workdir {workdir} is no run's directory: no {folder}")
-    found = [path for path in folder.glob("*") if path.name.isdigit()]
-    paths = sorted(found, key=lambda path: int(path.name))
+    paths = [folder / str(step) for step in step_folder.steps_in(folder)]
     if checkpoints:
         kept = ", ".join(path.name for path in paths)
         paths = [folder / n if n.isdigit() else Path(n) for n in checkpoints]

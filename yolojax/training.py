@@ -80,16 +80,21 @@ def _train(settings: Mapping[str, Any], workdir: Path) -> int:
     config.check_config(settings, workdir)
     describe(run)
     checkpoints = checkpoint.Checkpoints(workdir, keep=settings["checkpoint"]["keep"])
-    state = run.initial_state(checkpoints.latest_step() or 0)
     patient = settings["early_stopping"]["patience"] > 0
     settled = control.settled_after(settings, run.model) if patient else 0
     judges = control.make_judges(settings, settled=settled)
     plan, book = make_plan(run), Bookkeeping()
-    if settings["swa"]["epochs"]:
-        state = state._replace(swa=state.ema)
-    restored = checkpoints.restore(state)
+
+    def fresh(step: int) -> TrainState:
+        state = run.initial_state(step)
+        return state._replace(swa=state.ema) if settings["swa"]["epochs"] else state
+
+    restored = checkpoints.restore(fresh)
+    state = fresh(0) if restored is None else restored.state
     if restored is not None:
-        state, book = restored.state, Bookkeeping.restored(restored.progress)
+        for note in restored.notes:
+            print(note, flush=True)
+        book = Bookkeeping.restored(restored.progress)
         reason = loop.why_finished(int(state.step), book, plan, judges)
         if reason and (workdir / "summary.json").exists():
             checkpoints.close()

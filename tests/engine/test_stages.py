@@ -241,12 +241,12 @@ def test_a_run_resumed_within_a_stage_ends_with_the_same_bits(tmp_path):
     def saved(state, batches, name):
         there = Checkpoints(tmp_path / name, keep=1, asynchronous=False)
         data = json.loads(json.dumps(batches.get_state()))
-        there.save(state, data=data, progress={}, fitness=0.0)
+        there.save(state, data=data, progress={})
         there.close()
 
     def resumed(name):
         there = Checkpoints(tmp_path / name, keep=1, asynchronous=False)
-        found = there.restore(run.initial_state(there.latest_step()))
+        found = there.restore(run.initial_state)
         there.close()
         batches = run.train_batches()
         batches.set_state(found.data)

@@ -149,8 +149,8 @@ def through_a_checkpoint(params, state, folder):
     number, nothing = jnp.int32(STEPS), {"params": params, "batch_stats": {}}
     saved = TrainState(number, params, {}, state, nothing, number, number, number)
     checkpoints = Checkpoints(folder, keep=1, asynchronous=False)
-    checkpoints.save(saved, data={}, progress={}, fitness=-1.0)
-    found = checkpoints.restore(saved)
+    checkpoints.save(saved, data={}, progress={})
+    found = checkpoints.restore(lambda step: saved)
     checkpoints.close()
     return found.state.params, found.state.opt_state
 

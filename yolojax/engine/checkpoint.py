@@ -1,39 +1,61 @@
 """Checkpoints: the whole state of a run, so that the same command goes on exactly.
 
 A checkpoint holds plain nested dicts of arrays (never down-cast), the data
-iterator's state and the loop's own bookkeeping. The latest few and the best one
-are kept; writing is asynchronous, and a checkpoint that was cut off is never seen.
+iterator's state, the loop's own bookkeeping and digests of all of these. The latest
+few and the best one are kept; writing is asynchronous, a checkpoint that was cut off
+is never seen, and one that is damaged is never taken for a whole one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping
+import dataclasses
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
+from jax.experimental import multihost_utils
 
+from yolojax.engine import digests, state_tree, step_folder
+from yolojax.engine.array_files import ArrayFiles, Damaged
+from yolojax.engine.step_folder import steps_in
+from yolojax.json_files import read_json
 from yolojax.records import TrainState
 
 FOLDER = "checkpoints"
+CONFIG = "config.json"
+# What a killed run leaves: a checkpoint that was being written or removed.
+_CUT_OFF = re.compile(r"[0-9]+\.(orbax-checkpoint-tmp.*|removed)")
 
 
 class Restored(NamedTuple):
-    """What `Checkpoints.restore` gives back."""
+    """What `Checkpoints.restore` gives back.
+
+    Attributes:
+        state: on the devices.
+        data: state of the data iterator.
+        progress: the loop's bookkeeping.
+        notes: what the user should know of it, such as damage of newer checkpoints.
+    """
 
     state: TrainState
     data: dict[str, Any]
     progress: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 class Checkpoints:
-    """The checkpoints of one working directory.
+    """The checkpoints of one working directory, for the run that writes them.
+
+    Other files and folders beside the checkpoints are left alone; what stands where a
+    checkpoint must be written is renamed.
 
     Args:
         workdir: the run's directory; checkpoints lie in `checkpoints/<step>/`.
@@ -42,101 +64,176 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, keep: int, asynchronous: bool = True):
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(n=keep),
-                checkpoint_managers.BestN(
-                    get_metric_fn=_fitness,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
+        self._folder = Path(workdir).resolve() / FOLDER
+        self._keep, self._asynchronous = keep, asynchronous
+        self._writer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(
+                state=ocp.StandardCheckpointHandler(),
+                data=ocp.JsonCheckpointHandler(),
+                progress=ocp.JsonCheckpointHandler(),
+                digest=digests.DigestHandler(),
+            )
         )
-        self._manager = ocp.CheckpointManager(
-            Path(workdir).resolve() / FOLDER,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                # Without it Orbax writes no metrics, and a resumed run, which cannot
-                # tell the best checkpoint, deletes it.
-                best_fn=_fitness,
-                enable_async_checkpointing=asynchronous,
-            ),
-            item_handlers=_handlers(),
-        )
+        # Step and best step of what is being written.
+        self._pending: tuple[int, Any] | None = None
+        if jax.process_index() == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._clear()
+        _synchronise("cleared")
+        self._steps = steps_in(self._folder)
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
-        return self._manager.latest_step()
+        self.wait()
+        return self._steps[-1] if self._steps else None
 
     def save(
-        self,
-        state: TrainState,
-        *,
-        data: dict[str, Any],
-        progress: dict[str, Any],
-        fitness: float,
+        self, state: TrainState, *, data: dict[str, Any], progress: dict[str, Any]
     ) -> None:
         """Start writing a checkpoint of `state`; it is named by `state.step`.
 
         Args:
             state: the run's state on the devices.
             data: state of the data iterator, of JSON values.
-            progress: the loop's bookkeeping, of JSON values.
-            fitness: what the best checkpoint has most of; -1 where nothing was
-                evaluated yet.
+            progress: the loop's bookkeeping, of JSON values; the checkpoint of its
+                `best_step` is kept.
         """
         step = int(state.step)
         if step == self.latest_step():
             return
-        self._manager.save(
-            step,
+        path = self._folder / str(step)
+        if jax.process_index() == 0 and path.exists():
+            path.rename(_free(path, "old"))
+        _synchronise(f"place {step}")
+        tree = state_tree.to_dicts(state)
+        documents = {"data": data, "progress": progress}
+        self._writer.save(
+            path,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_to_dicts(state)),
-                data=ocp.args.JsonSave(data),
-                progress=ocp.args.JsonSave(progress),
+                state=ocp.args.StandardSave(tree),
+                digest=digests.DigestSave(digests.host_copies(tree), documents),
+                **{name: ocp.args.JsonSave(value) for name, value in documents.items()},
             ),
-            metrics={"fitness": float(fitness)},
         )
+        self._pending = step, progress.get("best_step")
+        if not self._asynchronous:
+            self.wait()
 
-    def restore(self, like: TrainState) -> Restored | None:
-        """The newest checkpoint, or None if there is none.
+    def restore(self, like: Callable[[int], TrainState]) -> Restored | None:
+        """The newest checkpoint that is whole, or None where there is none at all.
+
+        Newer ones, which are damaged, are renamed, so that their steps can be saved
+        again.
 
         Args:
-            like: a state with the wanted structure, types and sharding.
+            like: from a step to a state with the structure, types and sharding that
+                its checkpoint must have.
 
         Raises:
             ValueError: the checkpoint's arrays differ from those of `like`, as when
-                the model or the optimiser in the config was changed.
+                the model or the optimiser in the config was changed; or all checkpoints
+                are damaged.
         """
-        step = self.latest_step()
-        if step is None:
-            return None
-        target = jax.tree.map(_abstract, _to_dicts(like))
-        with _reading(step, self._manager):
-            saved = dict(self._manager.item_metadata(step)["state"])
-        _check_same_arrays(saved, target, step)
-        with _reading(step, self._manager):
-            found = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target),
-                    data=ocp.args.JsonRestore(),
-                    progress=ocp.args.JsonRestore(),
-                ),
+        notes: list[str] = []
+        for step in reversed(self._steps):
+            try:
+                found = self._read(step, like(step))
+            except Damaged as error:
+                notes.append(f"checkpoint {step} is damaged: {error}")
+                continue
+            notes = [self._set_aside(note, before=step) for note in notes]
+            self._steps = [known for known in self._steps if known <= step]
+            return found._replace(notes=(*notes, *found.notes))
+        if notes:
+            raise ValueError(
+                f"{self._folder}: no checkpoint can be read. {notes[0]}. Put it back "
+                f"from a copy, or move {self._folder} away to begin anew"
             )
-        state = _from_dicts(found["state"], like)
-        return Restored(state, found["data"], found["progress"])
+        return None
 
     def wait(self) -> None:
-        """Return when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Return when everything is on disk and what need not be kept is removed."""
+        self._writer.wait_until_finished()
+        if self._pending is None:
+            return
+        (step, best), self._pending = self._pending, None
+        self._steps.append(step)
+        kept = {best, *self._steps[-self._keep :]}
+        for old in [known for known in self._steps if known not in kept]:
+            self._steps.remove(old)
+            if jax.process_index() == 0:
+                _remove(self._folder / str(old))
 
     def close(self) -> None:
         """Wait, and release the writer's threads."""
-        self._manager.close()
+        self.wait()
+        self._writer.close()
+
+    def _read(self, step: int, like: TrainState) -> Restored:
+        folder = self._folder / str(step)
+        table = step_folder.read_table(folder)
+        documents = step_folder.read_documents(folder, table)
+        arrays = step_folder.open_arrays(folder)
+        target = state_tree.to_dicts(like)
+        saved = arrays.shapes()
+        step_folder.check_shapes(saved, table)
+        state_tree.check_same(saved, target, step)
+        shapes = state_tree.shapes_of(target)
+        found = step_folder.read_arrays(arrays, shapes, table)
+        state = state_tree.from_dicts(found, like)
+        notes = () if table else (_no_digests(folder),)
+        return Restored(state, documents["data"], documents["progress"], notes)
+
+    def _set_aside(self, note: str, *, before: int) -> str:
+        """Rename the damaged checkpoint that a note is of, and say so in the note."""
+        path = self._folder / note.split()[1]
+        free = _free(path, "damaged")
+        if jax.process_index() == 0:
+            path.rename(free)
+        _synchronise(f"aside {path.name}")
+        return (
+            f"{note}. It is kept as {FOLDER}/{free.name}, which may be removed; the "
+            f"run goes on from the one before, step {before}"
+        )
+
+    def _clear(self) -> None:
+        """Remove what a killed run was writing or removing."""
+        for path in self._folder.iterdir():
+            if _CUT_OFF.fullmatch(path.name) and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+@dataclasses.dataclass(frozen=True)
+class SavedWeights:
+    """The averaged weights of a run, described; the arrays are still on disk.
+
+    Attributes:
+        config: the run's config as nested dicts.
+        step: of the checkpoint.
+        shapes: `{"params", "batch_stats"}`: tree of shapes and types.
+    """
+
+    config: dict[str, Any]
+    step: int
+    shapes: dict[str, Any]
+    _folder: Path
+    _arrays: ArrayFiles
+    _which: str
+    _table: Mapping[str, Any] | None
+
+    def read(self) -> dict[str, Any]:
+        """`{"params", "batch_stats"}` as NumPy arrays.
+
+        Raises:
+            ValueError: the checkpoint is damaged; names the others.
+        """
+        with _naming_others(self._folder):
+            wanted = {self._which: self.shapes}
+            found = step_folder.read_arrays(self._arrays, wanted, self._table)
+            return found[self._which]
+
+
+def find_weights(path: str | Path) -> SavedWeights:
     """The averaged weights of a run, for prediction and evaluation.
 
     The moving average, or the mean of the last epochs (SWA) where that was better.
@@ -145,82 +242,97 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]
         path: a working directory (its best checkpoint is taken, else its latest) or
             one checkpoint, `workdir/checkpoints/<step>`.
 
-    Returns:
-        The run's config as nested dicts, `{"params", "batch_stats"}` as NumPy arrays,
-        and the step.
-
     Raises:
-        ValueError: there is no checkpoint; the message says what is there.
+        ValueError: there is no checkpoint, or it is damaged; the message says what is
+            there.
     """
     path = Path(path).resolve()
     if not path.exists():
         raise ValueError(f"no weights at {path}: there is no such file or folder")
     workdir = workdir_of(path)
     wanted = int(path.name) if workdir != path else None
-    folder, config_file = workdir / FOLDER, workdir / "config.json"
+    folder, config_file = workdir / FOLDER, workdir / CONFIG
     if not folder.is_dir() or not config_file.is_file():
         raise ValueError(
-            f"no weights at {path}: expected a working directory with config.json and "
+            f"no weights at {path}: expected a working directory with {CONFIG} and "
             f"{FOLDER}/, or one checkpoint {FOLDER}/<step>"
         )
-    options = ocp.CheckpointManagerOptions(
-        read_only=True, save_interval_steps=0, create=False
-    )
-    with ocp.CheckpointManager(
-        folder, options=options, item_handlers=_handlers()
-    ) as manager:
-        steps = sorted(manager.all_steps())
-        if not steps or (wanted is not None and wanted not in steps):
-            there = f"steps there: {steps}" if steps else "let the run save one first"
-            raise ValueError(
-                f"no finished checkpoint {wanted or ''} in {folder}; {there}"
-            )
-        step = steps[-1] if wanted is None else wanted
-        if wanted is None:
-            best = _progress(manager, step).get("best_step")
-            step = best if isinstance(best, int) and best in steps else step
-        progress = _progress(manager, step)
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        with _reading(step, manager):
-            target = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-                dict(manager.item_metadata(step)["state"]),
-            )
-            restore = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            state = manager.restore(step, args=restore)["state"]
+    steps = steps_in(folder)
+    if not steps or (wanted is not None and wanted not in steps):
+        there = f"steps there: {steps}" if steps else "let the run save one first"
+        raise ValueError(f"no finished checkpoint {wanted or ''} in {folder}; {there}")
+    config = read_json(config_file, advice="Put it back from a copy.")
+    step = steps[-1] if wanted is None else wanted
+    table, progress = _progress(folder / str(step))
+    best = progress.get("best_step")
+    if wanted is None and isinstance(best, int) and best != step:
+        if best in steps:
+            step = best
+            table, progress = _progress(folder / str(step))
+        elif best > 0:
+            print(f"{workdir}: the best checkpoint, {best}, is missing: taking {step}")
     # A mean of the last epochs is one only at the end, where it was judged.
     which = progress.get("best_weights", "ema")
     which = which if progress.get("best_step") == step else "ema"
-    variables = jax.tree.map(np.asarray, state[which])
-    return json.loads(config_file.read_text()), variables, step
+    with _naming_others(folder / str(step)):
+        arrays = step_folder.open_arrays(folder / str(step))
+        shapes = arrays.shapes(which) if isinstance(which, str) else {}
+        if not isinstance(shapes.get(which), dict):
+            raise Damaged(f"it has no weights {which!r}")
+    if table is None:
+        print(_no_digests(folder / str(step)), flush=True)
+    return SavedWeights(
+        config, step, shapes[which], folder / str(step), arrays, which, table
+    )
 
 
-def _progress(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """The loop's bookkeeping of one checkpoint."""
-    restore = ocp.args.Composite(progress=ocp.args.JsonRestore())
-    with _reading(step, manager):
-        return manager.restore(step, args=restore)["progress"]
+def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """Config, weights and step of `find_weights`, read at once.
+
+    Returns:
+        The run's config as nested dicts, `{"params", "batch_stats"}` as NumPy arrays,
+        and the step.
+
+    Raises:
+        ValueError: see `find_weights`.
+    """
+    found = find_weights(path)
+    return found.config, found.read(), found.step
+
+
+def _progress(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The digests and the loop's bookkeeping of one checkpoint."""
+    with _naming_others(folder):
+        table = step_folder.read_table(folder)
+        return table, step_folder.read_documents(folder, table)["progress"]
 
 
 @contextlib.contextmanager
-def _reading(step: int, manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Turns what Orbax and its storage raise for damaged files into one message."""
+def _naming_others(folder: Path) -> Iterator[None]:
+    """Turns `Damaged` into a message that names the run's other checkpoints."""
     try:
         yield
-    except Exception as error:
-        others = [other for other in sorted(manager.all_steps()) if other != step]
+    except Damaged as error:
+        others = [step for step in steps_in(folder.parent) if str(step) != folder.name]
+        example = folder.parent / str(others[-1]) if others else ""
+        advice = f", as in --weights {example}" if others else ""
         raise ValueError(
-            f"checkpoint {step} in {manager.directory} cannot be read: its files are "
-            f"damaged or missing ({type(error).__name__}). Remove its folder to go on "
-            f"from another one; the others are {others or 'none'}"
+            f"checkpoint {folder.name} in {folder.parent} is damaged: {error}. Put it "
+            f"back from a copy, or use another one; the others are {others or 'none'}"
+            f"{advice}"
         ) from error
+
+
+def _no_digests(folder: Path) -> str:
+    return (
+        f"checkpoint {folder.name} has no digests, since an older yolojax wrote it: "
+        "damage of its files may not be seen"
+    )
 
 
 def has_checkpoint(workdir: str | Path) -> bool:
     """Whether a finished checkpoint lies in the working directory."""
-    folder = Path(workdir) / FOLDER
-    # What is being written, or was cut off, has a longer name.
-    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+    return bool(steps_in(Path(workdir) / FOLDER))
 
 
 def save_weights(workdir: str | Path, variables: dict[str, Any]) -> None:
@@ -245,75 +357,32 @@ def save_weights(workdir: str | Path, variables: dict[str, Any]) -> None:
         skipped_in_a_row=zero,
     )
     checkpoints = Checkpoints(workdir, keep=1, asynchronous=False)
-    checkpoints.save(state, data={}, progress={"best_step": 0}, fitness=-1.0)
+    checkpoints.save(state, data={}, progress={"best_step": 0})
     checkpoints.close()
 
 
 def workdir_of(path: str | Path) -> Path:
     """The working directory that a path to weights is, or lies in."""
     path = Path(path).resolve()
-    is_step = path.parent.name == FOLDER and path.name.isdigit()
-    return path.parent.parent if is_step else path
+    named = path.parent.name == FOLDER and step_folder.is_step(path)
+    return path.parent.parent if named else path
 
 
-def _fitness(metrics: Mapping[str, float]) -> float:
-    return metrics["fitness"]
+def _free(path: Path, word: str) -> Path:
+    """A name beside `path` that nothing has, such as `30.damaged`."""
+    names = (f"{path.name}.{word}{n or ''}" for n in itertools.count())
+    return next(p for p in map(path.with_name, names) if not os.path.lexists(p))
 
 
-def _handlers() -> dict[str, Any]:
-    """What reads and writes each item; named, so that a reader knows before it asks."""
-    return {
-        "state": ocp.StandardCheckpointHandler(),
-        "data": ocp.JsonCheckpointHandler(),
-        "progress": ocp.JsonCheckpointHandler(),
-    }
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; a kill leaves a whole one, or one that `_clear` knows."""
+    doomed = path.with_name(f"{path.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _to_dicts(state: TrainState) -> dict[str, Any]:
-    """The state as nested dicts; the optimiser's leaves are keyed by their path.
-
-    What only some runs have is left out where it is empty, so that a checkpoint that
-    is older than the field can be read.
-    """
-    optional = TrainState._field_defaults
-    tree = {
-        k: v
-        for k, v in state._asdict().items()
-        if k not in optional or jax.tree.leaves(v)
-    }
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state.opt_state)
-    tree["opt_state"] = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-    return tree
-
-
-def _from_dicts(tree: dict[str, Any], like: TrainState) -> TrainState:
-    """The inverse of `_to_dicts`."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like.opt_state)
-    values = [tree["opt_state"][jax.tree_util.keystr(path)] for path, _ in leaves]
-    opt_state = jax.tree_util.tree_unflatten(structure, values)
-    return like._replace(**{**tree, "opt_state": opt_state})
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _check_same_arrays(saved: Any, target: Any, step: int) -> None:
-    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-        leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-        return {jax.tree_util.keystr(path): tuple(x.shape) for path, x in leaves}
-
-    before, now = shapes(saved), shapes(target)
-    if before == now:
-        return
-    differing = sorted(
-        k for k in before.keys() | now.keys() if before.get(k) != now.get(k)
-    )
-    shown = "; ".join(
-        f"{k}: saved {before.get(k, 'nothing')}, config {now.get(k, 'nothing')}"
-        for k in differing[:5]
-    )
-    raise ValueError(
-        f"checkpoint {step} does not fit the config: {len(differing)} arrays differ "
-        f"({shown}). Use another --workdir, or the config that the run was started with"
-    )
+def _synchronise(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"checkpoints {name}")

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from yolojax.engine.book import UNJUDGED, Bookkeeping
+from yolojax.engine.book import Bookkeeping
 from yolojax.engine.checkpoint import Checkpoints
 from yolojax.engine.judging import Judges
 from yolojax.engine.log import RunLog
@@ -379,6 +379,5 @@ def _save(
         state,
         data=batches.get_state(),
         progress=dataclasses.asdict(book),
-        fitness=book.best if book.best_step == int(state.step) else UNJUDGED,
     )
     log.flush()
