@@ -143,9 +143,11 @@ def test_a_second_scan_reads_only_what_changed(paths, tmp_path, monkeypatch):
     cache = tmp_path / "run" / "scan.json"
     first, keep = scan(Listed(paths), cache_path=cache)
     read = []
-    decode = check.decode_image
+    decode = check.decode_picture
     monkeypatch.setattr(
-        check, "decode_image", lambda data: (read.append(1), decode(data))[1]
+        check,
+        "decode_picture",
+        lambda data, **options: (read.append(1), decode(data, **options))[1],
     )
     second, again = scan(Listed(paths), cache_path=cache)
     assert read == []

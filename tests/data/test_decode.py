@@ -221,7 +221,7 @@ def test_files_that_cannot_be_opened_are_named(tmp_path):
     for function in (decode_image, image_size):
         with pytest.raises(ImageError, match=r"nix\.jpg: No such file"):
             function(tmp_path / "nix.jpg")
-        with pytest.raises(ImageError, match="Is a directory"):
+        with pytest.raises(ImageError, match="not a regular file but a folder"):
             function(str(tmp_path))
     (tmp_path / "empty.png").touch()
     with pytest.raises(ImageError, match=r"empty\.png: the file is empty"):

@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolojax.data.decode import ImageError, decode_image, image_size
+from yolojax.data.decode import ImageError, image_size, read_file
+from yolojax.data.decode import decode as decode_picture
 from yolojax.data.report import Report
 from yolojax.data.sources.base import Source
 from yolojax.files import replace_text
 from yolojax.printable import printable
 
 # Goes up when `decode_image` changes its mind about what can be read.
-CACHE_FORMAT = "yolojax scan 1"
+CACHE_FORMAT = "yolojax scan 2"
 # COCO's borders between small, medium and large, in square pixels.
 MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
 CHUNK = 16  # pictures that a thread takes at a time
@@ -36,6 +37,7 @@ class _Finding(NamedTuple):
         size: (height, width) as shown, None if unreadable.
         digest: of its bytes, empty if they were not read.
         error: why it is unreadable, empty if it is not.
+        white: see `decode.Decoded`.
     """
 
     num_bytes: int
@@ -44,6 +46,7 @@ class _Finding(NamedTuple):
     size: tuple[int, int] | None
     digest: str
     error: str
+    white: int = 0
 
 
 class _Read(NamedTuple):
@@ -151,28 +154,35 @@ def _read(path: str, old: _Finding | None, decode: bool) -> _Finding:
     except OSError as error:
         return _Finding(0, 0, decode, None, "", error.strerror or str(error))
     stamp = status.st_size, status.st_mtime_ns
-    if old is not None and old[:2] == stamp and old.decoded >= decode:
+    # What is not read today is read once a library is installed.
+    unread = old is not None and old.error.startswith("not read: ")
+    if old is not None and old[:2] == stamp and old.decoded >= decode and not unread:
         return old
     try:
-        return _examine(Path(path).read_bytes() if decode else path, stamp, decode)
-    except OSError as error:
-        return _Finding(*stamp, decode, None, "", error.strerror or str(error))
+        if not decode:
+            return _examine(path, stamp, decode)
+        return _examine(read_file(path), stamp, decode, name=path)
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return _Finding(*stamp, decode, None, "", reason)
 
 
-def _examine(picture: bytes | str, stamp: tuple[int, int], decode: bool) -> _Finding:
+def _examine(
+    picture: bytes | str, stamp: tuple[int, int], decode: bool, name: str = "picture"
+) -> _Finding:
     """What encoded bytes, or the header of a file, hold."""
-    digest = ""
+    digest, white = "", 0
     try:
         if decode and isinstance(picture, bytes):
             digest = hashlib.blake2b(picture, digest_size=16).hexdigest()
-            height, width = decode_image(picture).shape[:2]
+            _, white, size = decode_picture(picture, may_shrink=True, name=name)
         else:
-            height, width = image_size(picture)
+            size = image_size(picture, name=name)
     except ImageError as error:
-        name = picture if isinstance(picture, str) else "picture"
-        reason = str(error).removeprefix(f"{name}: ").removeprefix("picture: ")
+        name = picture if isinstance(picture, str) else name
+        reason = str(error).removeprefix(f"{name}: ")
         return _Finding(*stamp, decode, None, digest, reason)
-    return _Finding(*stamp, decode, (height, width), digest, "")
+    return _Finding(*stamp, decode, size, digest, "", white)
 
 
 def _is_usable(read: _Read, report: Report) -> bool:

@@ -20,16 +20,19 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from yolojax.data.decode import ImageError, decode_image, image_size
+from yolojax.data import formats
+from yolojax.data.decode import (
+    MAX_DECODE_BYTES,
+    ImageError,
+    UnreadFormat,
+    decode_image,
+    image_size,
+)
+from yolojax.data.headers import gif_moves
 from yolojax.data.report import Report
 from yolojax.data.walking import leads_nowhere, report_link, walk
-from yolojax.files import expand_path
+from yolojax.files import FileError, expand_path, open_file
 
-IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .jfif .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff "
-    ".webp".split()
-)
-VIDEO_SUFFIXES = frozenset(".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm".split())
 Kind = Literal["image", "video"]
 # For containers that do not say.
 USUAL_FPS = 25.0
@@ -65,7 +68,9 @@ def expand_sources(
     Whatever exists under exactly that name is taken as it is, so that names with
     brackets need no quoting. In folders and patterns, hidden files and files that are
     neither picture nor video are passed over; a picture without a known suffix is
-    known by its content. A GIF with more than one frame is a video.
+    known by its content. A GIF with more than one frame is a video. Pictures of formats
+    that are not read, links to nothing and what is no regular file, but is called like
+    a picture or video, are among the items, so that reading them reports them.
 
     Args:
         sources: at least one.
@@ -108,6 +113,8 @@ def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Ki
         if path.suffix.lower() == ".txt":
             return _read_list(path, report)
         kind = media_kind(path)
+        if kind is None and formats.has_video_head(path):
+            kind = "video"
         if kind is None:
             try:
                 image_size(path)
@@ -131,6 +138,8 @@ def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Ki
                 f"source {source!r}: no picture or video in this folder{more}"
             )
         return items
+    if path.exists():
+        raise ValueError(f"source {source!r} is not a regular file")
     if glob.has_magic(source):
         return _expand_pattern(source, path, report)
     raise ValueError(f"source {source!r} does not exist; {_neighbours(path)}")
@@ -210,7 +219,6 @@ def _sorted_media(
             continue
         if leads_nowhere(path):
             report_link(path, report)
-        if not path.is_file():
             continue
         kind = media_kind(path)
         if kind is not None:
@@ -222,17 +230,19 @@ def media_kind(path: Path) -> Kind | None:
     """What the file is, by its suffix, else by its content; None if neither.
 
     A file called like a picture counts as one even if it turns out to be unreadable,
-    so that it is reported and not passed over.
+    so that it is reported and not passed over; so does one of a format that is not
+    read.
     """
-    suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
+    if formats.is_video(path):
         return "video"
-    if suffix == ".gif":
+    if path.suffix.lower() == ".gif":
         return "video" if _has_two_frames(path) else "image"
-    if suffix in IMAGE_SUFFIXES:
+    if formats.is_image_name(path):
         return "image"
     try:
         image_size(path)
+    except UnreadFormat as error:
+        return None if error.is_document else "image"
     except ImageError:
         return None
     return "image"
@@ -248,11 +258,11 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def _has_two_frames(path: Path) -> bool:
-    capture = cv2.VideoCapture(str(path))
     try:
-        return capture.isOpened() and all(capture.grab() for _ in range(2))
-    finally:
-        capture.release()
+        with open_file(path) as file:
+            return gif_moves(file.read(MAX_DECODE_BYTES))
+    except (FileError, OSError):
+        return False
 
 
 def _neighbours(path: Path) -> str:
@@ -321,9 +331,27 @@ class Video:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        self._capture = cv2.VideoCapture(str(self.path))
+        open_file(self.path).close()
+        # FFmpeg would follow a playlist, which is text, to other files.
+        if formats.is_text(self.path):
+            raise ValueError(f"{self.path}: not a video that OpenCV can read, but text")
+        # An absolute path cannot be taken for an address such as `concat:...`.
+        self._capture = cv2.VideoCapture(os.path.abspath(self.path))
         if not self._capture.isOpened():
             raise ValueError(f"{self.path}: not a video that OpenCV can read")
+        width, height = (
+            self._capture.get(key)
+            for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if not width * height >= 1:
+            self.close()
+            raise ValueError(f"{self.path}: not a video that OpenCV can read")
+        if width * height * 3 > MAX_DECODE_BYTES:
+            self.close()
+            raise ValueError(
+                f"{self.path}: frames of {width:.0f} x {height:.0f} pixels; more than "
+                f"{MAX_DECODE_BYTES / 1e6:.0f} MB are refused"
+            )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else USUAL_FPS
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)

@@ -12,15 +12,19 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from yolojax.data.decode import ImageError, image_size
+from yolojax.data.formats import (
+    DOCUMENT_SUFFIXES,
+    IMAGE_SUFFIXES,
+    UnreadFormat,
+    unread_format,
+)
 from yolojax.data.polygons import as_column, clip_polygons
 from yolojax.data.report import SHOWN, Report
 from yolojax.data.walking import walk
 from yolojax.records import Example
 
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .bmp .gif .webp .tif .tiff .avif "
-    ".ppm .pgm .pbm .pnm".split()
-)
+# Those of formats that are not read are listed, too, so that each is reported.
+PICTURE_SUFFIXES = IMAGE_SUFFIXES
 
 # Arguments of sources that are paths, taken relative to `data.root`.
 PATHS = ("yaml", "images", "annotations", "root", "csv", "classes_from")
@@ -251,17 +255,25 @@ class LabelledPictures:
 def list_pictures(folder: Path, report: Report) -> list[str]:
     """Paths of the pictures below a folder, sorted; told by their extension.
 
-    Links to folders are followed, see `walk`. Hidden files, such as the `._` stubs of
-    macOS, are left out and counted.
+    Links to folders are followed, see `walk`. Images of formats that are not read are
+    listed, so that each is reported. Hidden files, such as the `._` stubs of macOS, are
+    left out and counted; documents and icons (PDF, SVG, ICO) are left out and noted.
     """
     paths, hidden = [], 0
     for parent, names in walk(folder, report, suffixes=PICTURE_SUFFIXES):
         for name in names:
-            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in PICTURE_SUFFIXES:
                 if name.startswith("."):
                     hidden += 1
                 else:
                     paths.append(os.path.join(parent, name))
+            elif suffix in DOCUMENT_SUFFIXES and not name.startswith("."):
+                report.note(
+                    "document left out",
+                    file=os.path.join(parent, name),
+                    message=str(UnreadFormat(unread_format(b"", suffix))),
+                )
     report.note("hidden file left out", hidden)
     return sorted(paths)
 
