@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from yolojax.data.decode import ImageError, decode_image, image_size
-from yolojax.data.headers import read_header, read_orientation
+from yolojax.data.headers import read_header
+from yolojax.data.tags import read_orientation
 
 
 def photo(height=40, width=64) -> np.ndarray:

@@ -23,15 +23,9 @@ import numpy as np
 import simplejpeg
 
 from yolojax import files
-from yolojax.data import heic
-from yolojax.data.formats import ImageError, UnreadFormat
-from yolojax.data.headers import (
-    Header,
-    jpeg_has_end,
-    read_header,
-    without_jpeg_junk,
-    without_png_extras,
-)
+from yolojax.data import heic, jpeg, png
+from yolojax.data.formats import Header, ImageError, UnreadFormat
+from yolojax.data.headers import read_header
 
 __all__ = [
     "MAX_DECODE_BYTES",
@@ -287,10 +281,10 @@ def _decode_jpeg(
         raise ImageError(f"damaged JPEG: {reason}")
     # Harmless junk, such as bytes before a marker. Only the first complaint is
     # known, so the end of the file is looked for ourselves.
-    if not jpeg_has_end(data):
+    if not jpeg.has_end(data):
         raise ImageError(f"damaged JPEG, cut short: {reason}")
     try:
-        return _call_simplejpeg(without_jpeg_junk(data), least, strict=False)
+        return _call_simplejpeg(jpeg.without_junk(data), least, strict=False)
     except ValueError as error:
         raise ImageError(f"damaged JPEG: {error}") from error
 
@@ -360,7 +354,7 @@ def _strips(pixels: np.ndarray) -> Iterator[slice]:
 def _decode_other(data: bytes, header: Header, white: int) -> tuple[np.ndarray, int]:
     """RGB uint8, and `Decoded.white`."""
     if header.format == "png":
-        data = without_png_extras(data)
+        data = png.without_extras(data)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

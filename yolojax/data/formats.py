@@ -1,4 +1,4 @@
-"""Which files are images or videos: by suffix, and by their first bytes.
+"""Which files are images or videos, by suffix and first bytes; what a header says.
 
 Images of a format that is not read count as images, so that each is reported and none
 is passed over.
@@ -7,9 +7,11 @@ is passed over.
 from __future__ import annotations
 
 import codecs
+import mmap
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 from yolojax.files import FileError, open_file
 
@@ -108,6 +110,7 @@ _VIDEO = re.compile(
     re.DOTALL,
 )
 HEAD_BYTES = 512
+Buffer: TypeAlias = bytes | mmap.mmap
 
 
 class ImageError(ValueError):
@@ -131,6 +134,51 @@ class UnreadFormat(ImageError):
     def is_document(self) -> bool:
         """Whether it is rather a document or an icon than a photo."""
         return self.format in _DOCUMENTS.values()
+
+
+class Header(NamedTuple):
+    """What a file's header says.
+
+    Attributes:
+        format: "jpeg", "png", "gif", "bmp", "webp", "tiff", "pnm", "avif" or "heic".
+        size: (height, width) as stored, before the orientation is applied; None
+            where only a decoder can tell.
+        orientation: EXIF orientation, 1 to 8; values out of that range mean nothing
+            and read as 1.
+        max_value: the pixel value that is white, where the header says so (PNM, TIFF).
+        bits: significant bits of a sample, where the header says so (PNG). Writers
+            either leave the samples as they are or scale them to 16 bits.
+        pixel_bytes: memory for a pixel while it is decoded: the result and all of the
+            decoder's copies of it.
+        held_bytes: memory for a pixel that decoding at a smaller scale does not save.
+        extra_bytes: further memory.
+    """
+
+    format: str
+    size: tuple[int, int] | None
+    orientation: int = 1
+    max_value: int | None = None
+    bits: int = 0
+    pixel_bytes: float = 3.0
+    held_bytes: float = 0.0
+    extra_bytes: int = 0
+
+    def decoding_bytes(self, scale: int = 1) -> int:
+        """Memory that decoding takes at 1/scale of the size."""
+        if self.size is None:
+            return self.extra_bytes
+        height, width = self.size
+        # To turn or mirror the image takes a copy.
+        turned = 3 if self.orientation != 1 else 0
+        scaled = -(-height // scale) * -(-width // scale) * (self.pixel_bytes + turned)
+        return int(scaled + height * width * self.held_bytes) + self.extra_bytes
+
+    @property
+    def shown_size(self) -> tuple[int, int] | None:
+        """(height, width) after the orientation is applied."""
+        if self.size is None or self.orientation < 5:
+            return self.size
+        return self.size[1], self.size[0]
 
 
 def unread_format(head: bytes, suffix: str = "") -> str:
