@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.shared import shared
+from yolojax.data.sources.voc import VocSource
 from yolojax.data.sources.yolo import YoloSource
 
 
@@ -44,5 +45,26 @@ def test_yolo_symlinked_subfolder(case):
     assert boxes_of(source, data) == {
         "images/train/a.jpg": [("car", [10, 10, 50, 60])],
         "images/train/day2/b.jpg": [("bus", [90, 40, 150, 110])],
+    }
+    assert source.report.render() == ""
+
+
+def test_voc_gbk(case):
+    data = case("voc_gbk")
+    source = VocSource(root=str(data))
+    assert boxes_of(source, data) == {
+        "JPEGImages/a.jpg": [("汽车", [10, 10, 50, 60])],
+        "JPEGImages/b.jpg": [("汽车", [90, 40, 150, 110])],
+    }
+    assert source.report.render() == ""
+
+
+def test_voc_name_ends_with_1(case):
+    data = case("voc_name_ends_with_1")
+    source = VocSource(root=str(data))
+    assert boxes_of(source, data) == {
+        "JPEGImages/photo 1.jpg": [("car", [10, 10, 50, 60])],
+        "JPEGImages/photo.jpg": [("car", [90, 40, 150, 110])],
+        "JPEGImages/photo 2.jpg": [("car", [10, 10, 50, 60])],
     }
     assert source.report.render() == ""
