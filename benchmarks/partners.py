@@ -7,8 +7,8 @@
 Trains YOLOv5-n with the published recipe from scratch, batch 16, and compares the best
 checkpoint's mAP on val. Arms: `batch`, partners from the batch (cache `encoded`);
 `whole`, partners from the whole set (cache `device`); `old_batch` and `old_whole`, the
-same in `--old`, a checkout of before the change of the rows for boxes: twice the fullest
-image's boxes have a row, and the others are background.
+same in `--old`, a checkout of before the change of the rows for boxes: twice the
+fullest image's boxes have a row, and the others are background.
 
 Two sets are made: `crowded`, 200 images of 10 to 30 digits, and `sparse`, 350 images of
 one digit, both on photographs. Finished runs are not repeated. Figures go to
