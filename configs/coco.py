@@ -66,6 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.cache_dir = ""  # of the disk cache; empty: in the user's cache folder
     c.data.sampling = ConfigDict(dict(name="shuffle", fraction=1.0))
     c.data.strict = False  # True: stop when anything is wrong with the data
+    c.data.allow_changes = False  # True: go on although the data changed
 
     c.augment = ConfigDict()
     c.augment.policy = ("yolov5_low",) if low else ("yolov5_high",)

@@ -96,3 +96,27 @@ def test_a_run_that_goes_on_keeps_what_was_found():
         "name": "a",
         "anchors": "auto",
     }
+
+
+def test_a_command_that_goes_on_takes_changes_without_a_config(monkeypatch, capsys):
+    def changes_of(*words):
+        values, found = flags.FlagValues(), {}
+        monkeypatch.setattr(command, "FLAGS", values)
+        monkeypatch.setattr(sys, "argv", ["x", *words])
+        command.config_flags.DEFINE_config_file("config", flag_values=values)
+        flags.DEFINE_string("workdir", None, "", flag_values=values)
+        monkeypatch.setattr(command, "_set_up_jax", lambda: None)
+
+        def main(changes):
+            found.update(changes, workdir=values.workdir)
+            return 0
+
+        with pytest.raises(SystemExit) as stopped:
+            command.run(main, usage="", changes=True)
+        return found if stopped.value.code == 0 else capsys.readouterr().err
+
+    words = ("--config.epochs=20", "--workdir", "w", "--config.data.train.root=/a")
+    expected = {"epochs": 20, "data.train.root": "/a", "workdir": "w"}
+    assert changes_of(*words) == expected
+    assert changes_of("--workdir=w") == {"workdir": "w"}
+    assert "no key 'epoch'. Did you mean 'epochs'" in changes_of("--config.epoch=1")

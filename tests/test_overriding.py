@@ -90,3 +90,10 @@ def test_of_a_key_that_is_set_twice_the_last_counts():
     )
     assert rest == ["train", "--config=c.py", "--config.own=2", "-config.batch_size=4"]
     assert found == {"optim.sam.rho": 2}
+
+
+def test_a_value_whose_default_is_a_text_stays_one():
+    words = ["train", "--config.data.root=2024", "--config.epochs=20"]
+    rest, found = overriding.take(words, {})
+    assert rest == ["train"]
+    assert found == {"data.root": "2024", "epochs": 20}

@@ -69,7 +69,13 @@ def define_views() -> None:
     flags.DEFINE_integer("seed", 0, "Decides the augmented views.", 0)
 
 
-def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) -> None:
+def run(
+    main: Callable[..., int],
+    *,
+    usage: str | None,
+    rest: str | None = None,
+    changes: bool = False,
+) -> None:
     """Parse the command line, call `main`, and exit with what it returns.
 
     A wrong flag, config key or value, and every `ValueError` that `main` raises,
@@ -80,6 +86,8 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         usage: the module's docstring, which `--help` prints before the flags.
         rest: the repeatable flag that takes what stands without a flag, as the names
             that a shell makes of a pattern.
+        changes: whether `--config.KEY=VALUE` may stand without `--config`; then `main`
+            is called with these values, by dotted key.
     """
     absl_logging.set_verbosity(absl_logging.ERROR)
     _guard_streams()
@@ -87,14 +95,14 @@ def run(main: Callable[[], int], *, usage: str | None, rest: str | None = None) 
         print(f"{(usage or '').strip()}\n\nFlags:\n{_flags_help()}")
         sys.exit(0)
     try:
-        extra = _parse(sys.argv)
+        extra, found = _parse(sys.argv, changes)
         if extra and rest:
             FLAGS[rest].value = [*(FLAGS[rest].value or []), *extra]
         elif extra:
             raise ValueError(f"do not know what to do with {' '.join(extra)!r}")
         _expand_paths()
         _set_up_jax()
-        code = main()
+        code = main(found) if changes else main()
     except flags.Error as error:
         _fail(str(error).replace("flag --config=None: ", ""))
     except (ValueError, OSError) as error:
@@ -141,8 +149,15 @@ def _expand_paths() -> None:
             )
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    """Set the flags from a command line, and give what stands without one.
+def _parse(argv: Sequence[str], changes: bool) -> tuple[list[str], dict[str, Any]]:
+    """Set the flags from a command line.
+
+    Args:
+        argv: the command line.
+        changes: see `run`.
+
+    Returns:
+        What stands without a flag, and the overrides of a command without a config.
 
     Raises:
         ValueError: there is no such config file, it refuses its variant, has an error,
@@ -154,9 +169,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     path = _config_path(argv)
     if path is None:
         first = next((word for word in argv if overriding.is_override(word)), None)
-        if first and "config" in FLAGS:
+        if first and "config" in FLAGS and not changes:
             raise ValueError(f"{first}: give --config, too")
-        return FLAGS(argv)[1:]
+        argv, found = overriding.take(argv, {}) if changes else (argv, {})
+        return FLAGS(argv)[1:], found
     if (expanded := expand_path(path)) != path:
         # A word of its own, or behind --config=.
         words = {path: expanded, f"--config={path}": f"--config={expanded}"}
@@ -170,7 +186,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     sys.argv, late = overriding.take(argv, _load_config(path))
     extra = FLAGS(sys.argv)[1:]
     overriding.put(FLAGS.config, late)
-    return extra
+    return extra, {}
 
 
 def _hint_for_strangers(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from yolojax import datasets, inference, pooling, run_lock, training
+from yolojax import changes, datasets, inference, pooling, run_lock, training
 from yolojax import settings as config
 from yolojax.automatic import as_begun
 from yolojax.engine.log import write_json
@@ -117,7 +117,11 @@ def run_fold(settings: Mapping[str, Any], workdir: Path) -> int:
         print(f"{workdir} is finished")
         return 0
     with counter("pictures predicted") as progress:
-        pooling.predict_held_out(inference.load(workdir), workdir, progress)
+        # Its own config may say where the data were before they were moved.
+        loaded = inference.load(
+            workdir, change=lambda chosen: chosen.update(data=settings["data"])
+        )
+        pooling.predict_held_out(loaded, workdir, progress)
     return 0
 
 
@@ -130,18 +134,12 @@ def is_finished(settings: Mapping[str, Any], workdir: Path) -> bool:
     if summary.stat().st_mtime_ns < begun_by.stat().st_mtime_ns:
         return False
     begun = config.from_json(begun_by.read_text())
-    return _plain(as_begun(settings, begun)) == _plain(begun)
+    return changes.same_numbers(begun, as_begun(settings, begun))
 
 
 def _as_begun(settings: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
-    path = workdir / "config.json"
-    if not path.is_file():
-        return dict(settings)
-    return as_begun(settings, config.from_json(path.read_text()))
-
-
-def _plain(settings: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(settings))
+    begun = config.read_begun(workdir)
+    return dict(settings) if begun is None else as_begun(settings, begun)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def take(
         if not sign and (not following or following[0].startswith("--")):
             raise ValueError(f"{argument} needs a value: {argument}=...")
         value = value if sign else following[0]
-        read = _read(value)
+        read = value if _is_text(key) else _read(value)
         # Words such as `auto`, where the file has a number or sizes.
         if not here or isinstance(read, str):
             found[key] = read
@@ -93,6 +93,14 @@ def _read(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _is_text(key: str) -> bool:
+    """Whether a key's default is a text, as which its value is then taken."""
+    node: Any = DEFAULTS
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return isinstance(node, str)
 
 
 def _holds(tree: Any, key: str) -> bool:

@@ -9,7 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import class_report, datasets, evaluating, inference, objectives
+from yolojax import (
+    class_report,
+    datasets,
+    evaluating,
+    inference,
+    objectives,
+    resuming,
+)
 from yolojax.data.decode import decode_image
 from yolojax.datasets import Data
 from yolojax.engine import evaluate, loop, verdict
@@ -85,10 +92,15 @@ def finish(
             "model": run.model.name,
             "seed": run.settings["seed"],
             "verdict": found.name,
+            "changes": outcome.book.changes,
             **{k: v for k, v in final.items() if isinstance(v, int | float)},
         }
     )
-    print(f"\n{found.text()}")
+    more = ""
+    if found.name == "still improving":
+        step = int(outcome.state.step)
+        more = resuming.more_of(run, workdir, step, outcome.reason)
+    print(f"\n{found.text(more)}")
     print(f"\nfinished in {minutes:.1f} minutes. Results in {workdir}:")
     print("  summary.json, metrics.csv, plots/results.png")
     for line in drawn:

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolojax import hyperparameters, trees
+from yolojax import changes, hyperparameters
 from yolojax.automatic import read_batch_size
-from yolojax.comparing import difference
 from yolojax.data.sources.base import PATHS
 from yolojax.files import expand_path, read_description, replace_text
 from yolojax.lookup import hint
@@ -56,6 +55,7 @@ DEFAULTS: dict[str, Any] = {
         "cache_dir": "",
         "sampling": {"name": "shuffle", "fraction": 1.0},
         "strict": False,
+        "allow_changes": False,
     },
     "augment": {
         "policy": (),
@@ -179,14 +179,6 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-# What may be another when a run goes on, by the start of its path.
-MAY_CHANGE = (
-    *("epochs", "max_steps", "max_hours", "devices", "log/", "message"),
-    *("data/num_threads", "data/cache_bytes", "data/cache_dir"),
-    # The text in it is compared.
-    "model/path",
-)
-
 # Names that are not entries of a table, which checks its own.
 CHOICES: dict[str, tuple[str, ...]] = {
     "evaluate.letterbox": LETTERBOXES,
@@ -242,6 +234,17 @@ def _get(value: Any, key: str) -> Any:
 def from_json(text: str) -> dict[str, Any]:
     """The settings that a run wrote into its `config.json`."""
     return complete(_tuples(json.loads(text)))
+
+
+def with_changes(
+    settings: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A complete config with other values by dotted key; see `changes.put`.
+
+    Raises:
+        ValueError: an unknown key, or a value of another kind than the default's.
+    """
+    return complete(changes.put(settings, given))
 
 
 def _read_description(model: dict[str, Any]) -> None:
@@ -341,6 +344,12 @@ def check_folder(workdir: Path) -> None:
         raise ValueError(f"--workdir {workdir} is a file; give a directory")
 
 
+def read_begun(workdir: Path) -> dict[str, Any] | None:
+    """The config of the run in a directory; None where it holds none."""
+    path = workdir / "config.json"
+    return from_json(path.read_text()) if path.is_file() else None
+
+
 def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
     """Check that a run with these settings may start or go on in the directory.
 
@@ -348,27 +357,14 @@ def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
         ValueError: the directory belongs to a run with another config.
     """
     check_folder(workdir)
-    path = workdir / "config.json"
-    if not path.exists():
+    begun = read_begun(workdir)
+    if begun is None:
         return
-    # A key that is newer than the run has its default.
-    before, now = (
-        {
-            path: value
-            for path, value in trees.flatten(json.loads(json.dumps(tree))).items()
-            if not path.startswith(MAY_CHANGE)
-        }
-        for tree in (from_json(path.read_text()), settings)
-    )
-    differing = [
-        f"{key.replace('/', '.')}{difference(before.get(key), now.get(key))}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if differing:
+    if differing := changes.refusal(begun, settings):
         raise ValueError(
-            f"{workdir} holds a run with another config: {'; '.join(differing)}. "
-            "Use another --workdir, or remove this one"
+            f"{workdir} holds a run with another config: {differing}. Use another "
+            f"--workdir (--config.init.weights={workdir} starts from its weights), or "
+            f"go on without the change: python -m yolojax.train --workdir {workdir}"
         )
 
 
@@ -379,6 +375,9 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
         ValueError: the directory belongs to a run with another config.
     """
     check_config(settings, workdir)
+    # Said for the one command: the next change is asked about again.
+    data = {**settings["data"], "allow_changes": False}
+    settings = {**settings, "data": data}
     # In one step: a run that is killed here must be able to read it again.
     text = json.dumps(settings, indent=1, sort_keys=True)
     replace_text(workdir / "config.json", text)

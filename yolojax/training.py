@@ -22,10 +22,13 @@ from yolojax import (
     evaluating,
     experiment,
     results,
+    resuming,
     run_lock,
     unlabelled,
 )
 from yolojax import settings as config
+from yolojax.automatic import as_begun
+from yolojax.data import identity
 from yolojax.engine import (
     checkpoint,
     evaluate,
@@ -41,12 +44,6 @@ from yolojax.evaluating import Evaluation
 from yolojax.experiment import Experiment
 from yolojax.objectives import noun_of
 from yolojax.records import TrainState
-
-_MORE = {
-    "steps": "for more, give the first command again, with a larger config.epochs",
-    "patience": "it stopped early, by config.early_stopping",
-    "max_hours": "its time was used up; for more, raise config.max_hours",
-}
 
 
 def train(settings: Mapping[str, Any], workdir: Path) -> int:
@@ -74,6 +71,11 @@ def train(settings: Mapping[str, Any], workdir: Path) -> int:
 def _train(settings: Mapping[str, Any], workdir: Path) -> int:
     """`train`, in a directory that is locked."""
     began = time.monotonic()
+    before = config.read_begun(workdir)
+    if before is not None:
+        # Before the data are read, which may take long.
+        config.check_config(as_begun(settings, before), workdir)
+    allowed = settings["data"]["allow_changes"]
     with counter("pictures looked at") as progress:
         run = experiment.build(settings, workdir=workdir, progress=progress)
     settings = run.settings
@@ -98,11 +100,24 @@ def _train(settings: Mapping[str, Any], workdir: Path) -> int:
         reason = loop.why_finished(int(state.step), book, plan, judges)
         if reason and (workdir / "summary.json").exists():
             checkpoints.close()
-            print(f"{workdir} is finished; {_MORE[reason]}")
+            print(resuming.ended(run, workdir, int(state.step), reason))
             return 0
+    parts = resuming.parts_of(run, workdir)
+    saved, start = dict(book.data), int(state.step)
+    if restored is not None:
+        note = resuming.check_data(parts, workdir, book, start, allowed=allowed)
+        print(note, end="\n" * bool(note))
+    if before is not None:
+        note = resuming.note_course(before, run, book, start)
+        print(note, end="\n" * bool(note))
+    if restored is not None:
         print(f"going on from step {int(state.step)} of {run.total_steps}", flush=True)
     pictures = PictureLosses(len(run.train.source), book.pictures)
     feed = run.feed(state)
+    writes = jax.process_index() == 0
+    book.data = identity.digests_of(parts)
+    if writes:
+        identity.write_parts(workdir, parts, saved)
     # Only now: a config whose cache was refused must not stand in the way of the next.
     config.write_config(settings, workdir)
     source = run.train.source
@@ -111,13 +126,12 @@ def _train(settings: Mapping[str, Any], workdir: Path) -> int:
     # Only of a stream that goes by them.
     see_losses = getattr(batches, "see_losses", lambda step, losses: None)
     if restored is not None:
-        batches.set_state(restored.data)
+        batches.set_state(resuming.stream_state(restored.data, saved, parts))
     if feed.note:
         print(feed.note, flush=True)
     with counter("pictures stored") as progress:
         feed.fill(progress)
     book_before = book.seconds
-    start, writes = int(state.step), jax.process_index() == 0
     evaluation, val_loss = evaluation_of(run), make_val_loss(run)
     refresh = unlabelled.make_refresh(settings, run.model, run.mesh, run.train, batches)
     average = averaging.make_average(run, state, feed)

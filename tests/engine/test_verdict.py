@@ -80,3 +80,11 @@ def test_epochs_without_a_row_of_the_log_count_by_their_means():
 def test_curves_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="lengths differ: 2 train, 3 val"):
         verdict.judge_curves([1, 2], [1, 2, 3])
+
+
+def test_how_to_go_on_stands_between_the_advice_and_the_rule():
+    found = verdict.judge_curves(FALLING, FALLING)
+    lines = found.text("command --config.epochs=20\nand what it does").splitlines()
+    assert lines[0].endswith("What may help: more epochs.")
+    assert lines[1:3] == ["  command --config.epochs=20", "  and what it does"]
+    assert lines[3].startswith("  Rule")

@@ -220,6 +220,11 @@ def _note_copy(
         report.note("picture given twice", file=read.name, message=message)
 
 
+def known_digests(cache_path: Path) -> dict[str, str]:
+    """The digests of the images' bytes by absolute path, as a scan has kept them."""
+    return {path: found.digest for path, found in _load_cache(cache_path).items()}
+
+
 def _load_cache(path: str | Path | None) -> dict[str, _Finding]:
     if path is None or not os.path.exists(path):
         return {}

@@ -29,6 +29,10 @@ class Bookkeeping:
         window: sums of the numbers since the last row of the log, and their count.
         epoch: sum and count of the training loss since the last end of an epoch.
         pictures: see `pictures.PictureLosses.to_text`.
+        data: the digest of each part of the data, see `data.identity`; empty in
+            checkpoints that are older.
+        changes: what was another from a step on, as the data or the epochs: `step` and
+            `what`.
     """
 
     best: float = UNJUDGED
@@ -42,6 +46,8 @@ class Bookkeeping:
     window: dict[str, float] = dataclasses.field(default_factory=dict)
     epoch: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0])
     pictures: str = ""
+    data: dict[str, str] = dataclasses.field(default_factory=dict)
+    changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def restored(cls, progress: Mapping[str, Any]) -> Bookkeeping:

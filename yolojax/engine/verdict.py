@@ -43,11 +43,17 @@ class Verdict(NamedTuple):
     name: str
     why: str
 
-    def text(self) -> str:
-        """For the user, with the rule."""
+    def text(self, more: str = "") -> str:
+        """For the user, with the rule.
+
+        Args:
+            more: how the run goes on; lines. Empty: nothing is said of it.
+        """
         advice = ADVICE[self.name]
         tip = f" What may help: {advice}." if advice else ""
         rule = textwrap.fill(RULE, 86, initial_indent="  ", subsequent_indent="  ")
+        if more:
+            tip += "\n" + textwrap.indent(more, "  ")
         return f"verdict: {self.name} ({self.why}).{tip}\n{rule}"
 
 
