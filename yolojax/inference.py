@@ -24,11 +24,11 @@ from yolojax.metrics.detection import format_table, jsonable
 from yolojax.models.model import Model
 from yolojax.ops.letterbox import letterbox_shape
 from yolojax.ops.views import PLAIN, View
-from yolojax.records import Detections, Example
+from yolojax.records import Detections, Example, Id
 from yolojax.weights.published import placeholder_names, read_published
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
-Classes = tuple[tuple[str, ...], tuple[int, ...]]
+Classes = tuple[tuple[str, ...], tuple[Id, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Loaded:
     model: Model
     variables: dict[str, Any]
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
     mesh: Mesh
     step: int
     origin: str = ""
@@ -296,7 +296,7 @@ class DecodedPictures:
     """Decoded pictures in the form of a source without labels."""
 
     class_names: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[Id, ...] = ()
 
     def __init__(self, pictures: Sequence[np.ndarray]):
         self.report = Report()

@@ -79,7 +79,7 @@ def pool(data: Data, runs: Sequence[Path], workdir: Path) -> tuple[dict[str, Any
         return _pool_probabilities(data, runs, workdir)
     truth = GroundTruth.from_source(data.source, data.keep)
     rows = [row for run in runs for row in json.loads((run / DETECTIONS).read_text())]
-    place = {int(number): row for row, number in enumerate(truth.image_ids)}
+    place = {number: row for row, number in enumerate(truth.image_ids)}
     # Stable: within a picture the best stay first.
     rows.sort(key=lambda row: place.get(row["image_id"], len(place)))
     metrics = evaluate.numbers_of(truth, rows)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+# A picture or a class in the data set's own numbering; COCO files also have texts.
+Id: TypeAlias = int | str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Example:
     labels: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
-    image_id: int
+    image_id: Id
     size: tuple[int, int]
     name: str
     polygons: Sequence[tuple[np.ndarray, ...]] | None = None

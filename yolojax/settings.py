@@ -18,6 +18,7 @@ from yolojax.data.sources.base import PATHS
 from yolojax.files import expand_path, read_description, replace_text
 from yolojax.lookup import hint
 from yolojax.ops.letterbox import LETTERBOXES
+from yolojax.records import Id
 
 # Sections whose keys are the arguments of a component, and are checked there.
 OPEN = (
@@ -384,14 +385,15 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
 
 
 def write_classes(
-    class_names: Sequence[str], category_ids: Sequence[int], workdir: Path
+    class_names: Sequence[str], category_ids: Sequence[Id], workdir: Path
 ) -> None:
     """Write `classes.json`, which prediction needs: names and the source's numbers."""
-    content = {"names": list(class_names), "category_ids": list(map(int, category_ids))}
+    ids = [i if isinstance(i, str) else int(i) for i in category_ids]
+    content = {"names": list(class_names), "category_ids": ids}
     replace_text(workdir / "classes.json", json.dumps(content, ensure_ascii=False))
 
 
-def read_classes(workdir: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def read_classes(workdir: Path) -> tuple[tuple[str, ...], tuple[Id, ...]]:
     """Class names and the source's numbers for them, as `write_classes` wrote them.
 
     Raises:

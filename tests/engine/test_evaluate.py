@@ -277,6 +277,23 @@ def test_batches_of_any_order_and_shape_give_the_same():
     assert model.num_traces == 2
 
 
+def test_results_have_the_texts_that_the_source_has_for_ids(monkeypatch):
+    numbered = CellSource.__getitem__
+
+    def named(self, index):
+        example = numbered(self, index)
+        return dataclasses.replace(example, image_id=f"picture {example.image_id}")
+
+    monkeypatch.setattr(CellSource, "__getitem__", named)
+    monkeypatch.setattr(CellSource, "category_ids", ("a", "b", 90))
+    batches = [make_batch([0, 1, 2]), make_batch([3, 4, 5])]
+    metrics, results = run(1, batches, range(6))
+    assert metrics["mAP50_95"] == pytest.approx(1)
+    assert metrics["published"]["mAP50"] == pytest.approx(0.995, abs=0.01)
+    ids = [(row["image_id"], row["category_id"]) for row in results[:3]]
+    assert ids == [("picture 100", "a"), ("picture 100", 90), ("picture 101", "b")]
+
+
 def test_published_numbers_stand_beside_those_of_coco():
     metrics, _ = run(1, [make_batch(range(6))], range(6))
     published = metrics["published"]

@@ -148,6 +148,29 @@ def test_numbers_are_those_of_pycocotools(seed):
         )
 
 
+def test_ids_that_are_texts_give_the_same_numbers():
+    source, detections = random_set(0)
+    # Of equal scores that of the lower id counts first; here ids fall.
+    source.examples.reverse()
+    expected = coco_metrics(GroundTruth.from_source(source, range(25)), detections)
+    texts = [dataclasses.replace(e, image_id=f"p{e.image_id}") for e in source.examples]
+    ids = {7: "seven", 3: 3, 90: 2**70}
+    named = ListSource(texts, source.class_names, tuple(map(ids.get, (7, 3, 90))))
+    rows = [
+        row | dict(image_id=f"p{row['image_id']}", category_id=ids[row["category_id"]])
+        for row in detections
+    ]
+    truth = GroundTruth.from_source(named, range(25))
+    metrics = coco_metrics(truth, rows)
+    for name, numbers in expected["per_class"].items():
+        assert metrics["per_class"][name] == pytest.approx(numbers)
+    assert [metrics[key] for key in KEYS] == pytest.approx(
+        [expected[key] for key in KEYS]
+    )
+    with pytest.raises(ValueError, match="have image_id p1, which the labels do not"):
+        coco_metrics(truth, [rows[0] | {"image_id": "p1"}])
+
+
 def test_a_case_worked_out_by_hand():
     # One cat found exactly and one missed; the dog is found with IoU 0.6 exactly
     # below .65, and a better scored box beside it is wrong.

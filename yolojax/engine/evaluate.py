@@ -295,7 +295,7 @@ def evaluate_found(
             "hosts read the same files, with the same NumPy on the same kind of CPU?"
         )
     # Stable: within a picture the best stay first.
-    place = {int(number): row for row, number in enumerate(truth.image_ids)}
+    place = {number: row for row, number in enumerate(truth.image_ids)}
     results.sort(key=lambda row: place[row["image_id"]])
     return numbers_of(truth, results), results
 
@@ -338,7 +338,7 @@ def coco_results(
             np.asarray([width, height, width, height], np.float64),
         )
         boxes[:, 2:] -= boxes[:, :2]
-        number = int(truth.image_ids[row])
+        number = truth.image_ids[row]
         results.extend(
             {
                 "image_id": number,

@@ -284,7 +284,7 @@ def best_confidence(f1: np.ndarray) -> int:
 
 
 def _rank(truth: GroundTruth, detections: Sequence[Mapping[str, Any]]) -> Ranked:
-    row_of = {int(number): row for row, number in enumerate(truth.image_ids)}
+    row_of = {number: row for row, number in enumerate(truth.image_ids)}
     label_of = {number: label for label, number in enumerate(truth.category_ids)}
     pictures = np.asarray([row_of[d["image_id"]] for d in detections], np.int64)
     labels = np.asarray([label_of[d["category_id"]] for d in detections], np.int64)

@@ -6,6 +6,7 @@ precision; nothing of the matching or of the interpolation is ours.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +17,12 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 from yolojax.data.sources.base import Source
 from yolojax.printable import printable
+from yolojax.records import Id
 
 # The evaluator's own settings, in the order of its tables.
 AREAS = ("all", "small", "medium", "large")
 MAX_DETECTIONS = (1, 10, 100)
+_LARGEST_ID = 2**53
 
 # Rows of the printed table: key, quantity, IoU, area, detections a class and picture.
 ROWS = (
@@ -44,9 +47,9 @@ class GroundTruth:
 
     Attributes:
         class_names: names, by label.
-        category_ids: the source's own number of each class, by label.
+        category_ids: the source's own number of each class, by label; or a text.
         indices: int64 [p], the pictures' indices in their source.
-        image_ids: int64 [p], the source's own numbers of the pictures.
+        image_ids: the source's own numbers of the pictures, p; or texts.
         sizes: int64 [p, 2], height and width of the pictures as shown.
         pictures: int64 [n], the row of each box's picture.
         boxes: float64 [n, 4], corners, in pixels of the original picture.
@@ -56,9 +59,9 @@ class GroundTruth:
     """
 
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
     indices: np.ndarray
-    image_ids: np.ndarray
+    image_ids: tuple[Id, ...]
     sizes: np.ndarray
     pictures: np.ndarray
     boxes: np.ndarray
@@ -75,9 +78,10 @@ class GroundTruth:
         """
         indices = np.asarray(list(keep), np.int64)
         examples = [source[int(index)] for index in indices]
-        image_ids = np.asarray([e.image_id for e in examples], np.int64)
+        image_ids = _plain(e.image_id for e in examples)
+        category_ids = _plain(source.category_ids)
         _check_unique(image_ids, "pictures", "image id")
-        _check_unique(np.asarray(source.category_ids), "classes", "category id")
+        _check_unique(category_ids, "classes", "category id")
         counts = [len(e.labels) for e in examples]
 
         def joined(field: str, dtype: type, width: tuple[int, ...] = ()) -> np.ndarray:
@@ -86,7 +90,7 @@ class GroundTruth:
 
         return cls(
             class_names=tuple(source.class_names),
-            category_ids=tuple(int(i) for i in source.category_ids),
+            category_ids=category_ids,
             indices=indices,
             image_ids=image_ids,
             sizes=np.asarray([e.size for e in examples], np.int64).reshape(-1, 2),
@@ -285,12 +289,15 @@ def _tables(
     if not num_classes or not len(truth.image_ids):
         shape = (10, 101, num_classes, len(AREAS), len(MAX_DETECTIONS))
         return np.full(shape, -1.0), np.full((10, *shape[2:]), -1.0)
+    # The evaluator takes numbers alone.
+    numbers = _numbered(truth.image_ids)
+    labels = _numbered(truth.category_ids)
     images = [
-        {"id": int(i), "height": int(h), "width": int(w)}
+        {"id": numbers[i], "height": int(h), "width": int(w)}
         for i, (h, w) in zip(truth.image_ids, truth.sizes, strict=True)
     ]
     categories = [
-        {"id": i, "name": name}
+        {"id": labels[i], "name": name}
         for i, name in zip(truth.category_ids, truth.class_names, strict=True)
     ]
     labelled = []
@@ -299,8 +306,8 @@ def _tables(
             {
                 # 0 would read as "not matched".
                 "id": row + 1,
-                "image_id": int(truth.image_ids[truth.pictures[row]]),
-                "category_id": truth.category_ids[truth.labels[row]],
+                "image_id": numbers[truth.image_ids[truth.pictures[row]]],
+                "category_id": labels[truth.category_ids[truth.labels[row]]],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": float(truth.areas[row]),
                 "iscrowd": int(truth.crowd[row]),
@@ -310,8 +317,8 @@ def _tables(
     found = [
         {
             "id": row + 1,
-            "image_id": detection["image_id"],
-            "category_id": detection["category_id"],
+            "image_id": numbers[detection["image_id"]],
+            "category_id": labels[detection["category_id"]],
             "bbox": list(detection["bbox"]),
             "area": detection["bbox"][2] * detection["bbox"][3],
             "iscrowd": 0,
@@ -328,10 +335,22 @@ def _tables(
     evaluator.evaluate()
     evaluator.accumulate()
     # The evaluator sorts classes by category id.
-    order = np.argsort(np.argsort(truth.category_ids))
+    order = np.argsort(np.argsort([labels[i] for i in truth.category_ids]))
     precision = np.asarray(evaluator.eval["precision"], np.float64)
     recall = np.asarray(evaluator.eval["recall"], np.float64)
     return precision[:, :, order], recall[:, order]
+
+
+def _plain(ids: Iterable[Any]) -> tuple[Id, ...]:
+    """Ids as JSON has them, also where they are NumPy's integers."""
+    return tuple(i if isinstance(i, str) else int(i) for i in ids)
+
+
+def _numbered(ids: Sequence[Id]) -> dict[Id, int]:
+    """A number for each id: itself where all are numbers, otherwise its place."""
+    if all(isinstance(i, int) and abs(i) < _LARGEST_ID for i in ids):
+        return {i: int(i) for i in ids}
+    return {i: place for place, i in enumerate(ids, start=1)}
 
 
 def _index(images: list, categories: list, annotations: list) -> COCO:
@@ -351,12 +370,13 @@ def _mean(table: np.ndarray) -> float:
     return float(np.mean(defined)) if defined.size else math.nan
 
 
-def _check_unique(ids: np.ndarray, things: str, kind: str) -> None:
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
+def _check_unique(ids: Sequence[Id], things: str, kind: str) -> None:
+    counts = collections.Counter(ids)
+    double = next((i for i, count in counts.items() if count > 1), None)
+    if double is not None:
         raise ValueError(
-            f"two {things} have the {kind} {values[counts > 1][0]}; the evaluator "
-            "could not tell them apart. Give each its own"
+            f"two {things} have the {kind} {double}; the evaluator could not tell them "
+            "apart. Give each its own"
         )
 
 
@@ -367,12 +387,13 @@ def check_known(truth: GroundTruth, detections: Sequence[Mapping[str, Any]]) -> 
         ValueError: one is not.
     """
     for key, known in (
-        ("image_id", set(truth.image_ids.tolist())),
+        ("image_id", set(truth.image_ids)),
         ("category_id", set(truth.category_ids)),
     ):
         strangers = {detection[key] for detection in detections} - known
         if strangers:
+            first = min(strangers, key=str)
             raise ValueError(
-                f"detections have {key} {min(strangers)}, which the labels do not "
-                f"have ({len(strangers)} such). Evaluate on the data that they are of"
+                f"detections have {key} {first}, which the labels do not have "
+                f"({len(strangers)} such). Evaluate on the data that they are of"
             )

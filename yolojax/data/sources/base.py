@@ -21,7 +21,7 @@ from yolojax.data.formats import (
 from yolojax.data.polygons import as_column, clip_polygons
 from yolojax.data.report import SHOWN, Report
 from yolojax.data.walking import walk
-from yolojax.records import Example
+from yolojax.records import Example, Id
 
 # Those of formats that are not read are listed, too, so that each is reported.
 PICTURE_SUFFIXES = IMAGE_SUFFIXES
@@ -52,8 +52,10 @@ class Source(Protocol):
     """
 
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
     report: Report
+
+    @property
+    def category_ids(self) -> tuple[Id, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -201,12 +203,12 @@ class LabelledPictures:
         self,
         *,
         paths: Sequence[str],
-        ids: Sequence[int],
+        ids: Sequence[Id],
         sizes: Sequence[tuple[int, int]],
         annotations: Annotations,
         where: Where,
         class_names: Sequence[str],
-        category_ids: Sequence[int],
+        category_ids: Sequence[Id],
         report: Report,
     ) -> None:
         if not paths:
