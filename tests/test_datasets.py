@@ -106,6 +106,99 @@ def test_a_single_class_is_noted(tmp_path):
     assert "only one class" in text and "'roses'; there is nothing to tell" in text
 
 
+def class_folders(root, *names):
+    for name in names:
+        for number in range(2):
+            paint(root / name / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    "names, advice",
+    [
+        (("images/cat", "images/dog"), "--config.data.root={}/images"),
+        (("a/b/cat", "a/b/dog", "a/b/cow"), "--config.data.root={}/a/b"),
+        (("pets/train/cat", "pets/val/cat"), "--config.data.root={}/pets"),
+        (("train/train/cat", "train/train/dog"), "--config.data.root={}/train/train"),
+        (("train/train/cat", "train/val/cat"), "--config.data.root={}/train"),
+        (
+            ("train/train/cat", "train/train/dog", "val/cat", "val/dog"),
+            "--config.data.train.root={}/train/train --config.data.train.split=train "
+            "--config.data.train.fractions='(1.0,)'",
+        ),
+    ],
+)
+def test_class_folders_that_lie_deeper_are_an_error_with_their_root(
+    tmp_path, names, advice
+):
+    class_folders(tmp_path, *names)
+    settings = tiny_config(data__root=str(tmp_path))
+    settings["data"]["train"] = {"source": "folder", "root": ""}
+    with pytest.raises(ValueError) as caught:
+        datasets.open_source(settings, "train")
+    message = str(caught.value)
+    assert message.startswith("config.data.train (source 'folder'): found ")
+    assert advice.format(tmp_path) in message
+    assert "If not: --config.data.train.classes=(" in message
+    # The advice is right.
+    flags = dict(part.split("=", 1) for part in advice.format(tmp_path).split(" --"))
+    settings["data"]["root"] = flags.get("--config.data.root", "")
+    if "--config.data.train.root" in flags:
+        settings["data"]["train"]["root"] = flags["--config.data.train.root"]
+        settings["data"]["train"]["fractions"] = (1.0,)
+    source = datasets.open_source(settings, "train")
+    assert set(source.class_names) == {name.rpartition("/")[2] for name in names}
+
+
+def test_a_val_folder_whose_classes_lie_deeper_is_an_error(tmp_path):
+    class_folders(tmp_path, "train/cat", "train/dog", "val/val/cat", "val/val/dog")
+    settings = tiny_config(data__root=str(tmp_path))
+    settings["data"]["val"] = {"source": "folder", "root": "", "split": "val"}
+    with pytest.raises(ValueError, match=r"val/val holds cat, dog.*data.val.root="):
+        datasets.open_source(settings, "val")
+
+
+def test_a_single_class_with_folders_is_kept_where_the_config_names_it(tmp_path):
+    class_folders(tmp_path, "cat/day1", "cat/day2")
+    settings = tiny_config(data__root=str(tmp_path))
+    settings["data"]["train"] = {"source": "folder", "root": "", "classes": ("cat",)}
+    assert datasets.open_source(settings, "train").class_names == ("cat",)
+    # Without labels, folders mean nothing.
+    settings["data"]["unlabelled"] = {"source": "folder", "root": ""}
+    assert len(datasets.open_source(settings, "unlabelled")) == 4
+
+
+def test_one_folder_in_the_only_class_is_no_class(tmp_path):
+    class_folders(tmp_path, "cat/day1", "cat")
+    settings = tiny_config(data__root=str(tmp_path))
+    settings["data"]["train"] = {"source": "folder", "root": ""}
+    assert "only one class" in datasets.open_source(settings, "train").report.render()
+
+
+def test_one_class_by_names_in_class_folders_is_an_error(tmp_path):
+    for number, kind in enumerate(("cat", "cat", "dog", "dog")):
+        paint(tmp_path / kind / f"IMG_{number}.png")
+    settings = tiny_config(data__root=str(tmp_path))
+    settings["data"]["train"] = {"source": "filename", "root": ""}
+    message = (
+        "found one class, 'IMG'.*cat, dog.*: take --config.data.train.source=folder"
+    )
+    with pytest.raises(ValueError, match=message):
+        datasets.open_source(settings, "train")
+
+
+@pytest.mark.parametrize("policy, expected", [(("yolov5_low",), 1), ((), None)])
+def test_classes_that_a_mirror_changes_are_noted_once(tmp_path, policy, expected):
+    class_folders(tmp_path, "left", "right")
+    settings = tiny_config(data__root=str(tmp_path), augment__policy=policy)
+    part = {"source": "folder", "root": ""}
+    settings["data"]["train"] = settings["data"]["val"] = part
+    train, val = (datasets.open_source(settings, p) for p in ("train", "val"))
+    kind = "class that a mirror changes"
+    assert train.report.notes.get(kind) == expected and kind not in val.report.notes
+    if expected:
+        assert "set swap=((0, 1),) in its entry" in train.report.render()
+
+
 def test_a_val_set_that_is_not_there_may_be_left_out(tmp_path):
     (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images\n")
     settings = tiny_config()

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import jax
 import numpy as np
 
 from yolojax import lookup
+from yolojax.augment.mirrored import mirror_note
 from yolojax.data import check, pipeline
 from yolojax.data.report import Report
 from yolojax.data.sampling import SAMPLERS, fraction_of
 from yolojax.data.sources import SOURCES
 from yolojax.data.sources.base import PATHS
+from yolojax.data.sources.folder import FOLDER_NAMES, find_deeper
 from yolojax.data.weighing import WeighedBatches, weights_of_losses
 from yolojax.ops.letterbox import crop_shape
 
@@ -92,7 +94,8 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
         if part != "val" or arguments.get("split", "val") != "val":
             raise
         none = "Where there is no val set: c.data.val = ConfigDict()"
-        raise ValueError(f"{error}\n{none}") from error
+        deeper = _deeper_classes(settings, name, arguments, part)
+        raise ValueError("\n".join(filter(None, (str(error), deeper, none)))) from error
     if part != "unlabelled" and not source.class_names:
         advice = _other_layout(name, arguments, part) or (
             "Pictures without labels are for config.data.unlabelled, or to predict on."
@@ -101,15 +104,78 @@ def open_source(settings: Mapping[str, Any], part: str) -> Any:
             f"{where} (source {name!r}): {len(source)} pictures, but none has a label. "
             f"{advice}\n{source.report.render()}"
         )
-    alone = len(source.class_names) == 1
-    if part == "train" and alone and not getattr(source, "multi_label", True):
+    alone = len(source.class_names) == 1 and not getattr(source, "multi_label", True)
+    if part != "unlabelled":
+        _check_depth(settings, name, arguments, part, source.class_names)
+    if part == "train" and alone:
         source.report.note(
             "only one class",
             file=arguments.get("root", ""),
             message=f"{source.class_names[0]!r}; there is nothing to tell apart. Is "
             "data.root one folder too deep?",
         )
+    if part == "train":
+        try:
+            note = mirror_note(settings["augment"]["policy"], source.class_names)
+        except (ValueError, TypeError):
+            note = ""  # the policy's own check says what is wrong with it
+        if note:
+            source.report.note("class that a mirror changes", message=note)
     return source
+
+
+def _check_depth(
+    settings: Mapping[str, Any],
+    name: str,
+    arguments: Mapping[str, Any],
+    part: str,
+    class_names: Sequence[str],
+) -> None:
+    """Check that the only class, or those called like splits, are no level too high.
+
+    Raises:
+        ValueError: the class folders lie deeper; says which root to give.
+    """
+    splits = {alias for aliases in FOLDER_NAMES.values() for alias in aliases}
+    high = len(class_names) == 1 or splits.issuperset(n.lower() for n in class_names)
+    if arguments.get("classes") or not high:
+        return
+    where = f"config.data.{part} (source {name!r}): found "
+    where += f"the classes {lookup.listed(class_names, 4)}" * (len(class_names) > 1)
+    where += f"one class, {class_names[0]!r}" * (len(class_names) == 1)
+    keep = f"If not: --config.data.{part}.classes={tuple(class_names)}"
+    # The classes are those of train, whichever the split.
+    own = {**arguments, "split": "train"}
+    if deeper := _deeper_classes(settings, name, own, part):
+        raise ValueError(f"{where}. {deeper}. {keep}")
+    if name == "filename" and (other := _other_layout(name, arguments, part)):
+        raise ValueError(f"{where}. {other}. {keep}")
+
+
+def _deeper_classes(
+    settings: Mapping[str, Any], name: str, arguments: Mapping[str, Any], part: str
+) -> str:
+    """Which root to give where class folders lie deeper; else nothing."""
+    if name != "folder":
+        return ""
+    try:
+        found = find_deeper(arguments["root"], arguments.get("split", "train"))
+    except ValueError:
+        return ""
+    if found is None:
+        return ""
+    text = f"{found.folder} holds {lookup.listed(found.names, 4)}. If these are the "
+    if found.root:
+        flag = "config.data.root"
+        folder = str(found.folder)
+        if settings["data"][part].get("root"):
+            flag, folder = f"config.data.{part}.root", os.path.abspath(folder)
+        return f"{text}classes, or splits: --{flag}={folder}"
+    return (
+        f"{text}classes, move them one folder up, or: "
+        f"--config.data.{part}.root={os.path.abspath(found.folder)} "
+        f"--config.data.{part}.split=train --config.data.{part}.fractions='(1.0,)'"
+    )
 
 
 def _whole(source_class: Any) -> dict[str, Any]:

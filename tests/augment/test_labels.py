@@ -108,3 +108,16 @@ def test_rows_of_stored_pictures_keep_their_labels():
 def test_what_puts_boxes_together_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} is for boxes"):
         make_label_augment((dict(name=name),), image_size=SIZE)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_mirror_exchanges_the_classes_of_its_swap(stored):
+    policy = (dict(name="flip_left_right", swap=((0, 1), (3, 5))),)
+    given = batch(labels=2)
+    if stored:
+        rows = jnp.asarray([5, 0, 3], jnp.int32)
+        given = Stored(given, rows, jnp.zeros((), jnp.int32))
+    labels = np.asarray(augmented(policy, given).labels)
+    # Classes n and n + 1 of picture n, by hand.
+    expected = np.array([[1, 0], [0, 2], [2, 5], [5, 4], [4, 3], [3, 1]])
+    np.testing.assert_array_equal(labels, expected[[5, 0, 3]] if stored else expected)

@@ -66,7 +66,7 @@ def carry_boxes(
     on_canvas = clip_boxes(on_canvas, scene.regions[:, :, None, :]).reshape(num, -1, 4)
     labels = pictures.labels[scene.sources].reshape(num, -1)
     for swap in scene.swaps:
-        labels = _swapped(labels, swap)
+        labels = swap_labels(labels, swap)
     valid = pictures.valid[scene.sources].reshape(num, -1)
 
     height, width = image_size
@@ -203,7 +203,7 @@ def cut_boxes(
     )
 
 
-def _swapped(labels: Int[Array, "b n"], swap: Swap) -> Int[Array, "b n"]:
+def swap_labels(labels: Int[Array, "b n"], swap: Swap) -> Int[Array, "b n"]:
     """Labels with the pairs of a mirror exchanged."""
     # [b, n, p, 2]: which entry of which pair a label is; one at most.
     found = labels[..., None, None] == swap.pairs[None, None]

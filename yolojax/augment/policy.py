@@ -30,6 +30,7 @@ from yolojax.augment.boxes import (
     carry_boxes,
     carry_outlines,
     cut_boxes,
+    swap_labels,
 )
 from yolojax.augment.colour import ColourStep
 from yolojax.augment.mix import Mixed, MixStep
@@ -159,9 +160,9 @@ def make_label_augment(
 ) -> Callable[..., tuple[Batch, Int[Array, ""]]]:
     """The augmentation of a classifier's batch, as a pure function of a key.
 
-    A picture keeps its labels whatever becomes of it; where it is mixed with another
-    one, it has the labels of both, each by the share of the pictures (Zhang et al.
-    2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899).
+    A picture keeps its labels, but for the `swap` of mirrors; where it is mixed with
+    another one, it has the labels of both, each by the share of the pictures (Zhang et
+    al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899).
 
     Args:
         policy: see `make_augment`.
@@ -202,6 +203,8 @@ def make_label_augment(
         labels, shares = pictures.labels, pictures.valid.astype(jnp.float32)
         if rows is not None:
             labels, shares = labels[rows], shares[rows]
+        for swap in scene.swaps:
+            labels = swap_labels(labels, swap)
         for step, applied, own, keys in _later(plan, drawn, key, batch):
             if isinstance(step, ColourStep):
                 image = step.apply(image, own, applied, keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from yolojax.data.report import Report
 from yolojax.data.sources.base import SET_ROOT, describe, list_pictures
@@ -141,6 +142,52 @@ def split_folder(home: Path, split: str, *, class_folders: bool = True) -> Path 
         part = f". To keep a part of train for it, give root {train}" * (split == "val")
         raise ValueError(f"no folder {split} in {home}; {describe(home)}{part}")
     return splits[split]
+
+
+class Deeper(NamedTuple):
+    """Class folders that lie deeper than where they are looked for.
+
+    Attributes:
+        folder: that holds them.
+        names: theirs.
+        root: whether `folder` as root has all splits.
+    """
+
+    folder: Path
+    names: list[str]
+    root: bool
+
+
+def find_deeper(root: str, split: str) -> Deeper | None:
+    """Class folders below the only folder, as in `root/images/cat`, or None.
+
+    A folder that an archive doubled counts as well, `root/train/train/cat`.
+
+    Args:
+        root: of a `FolderSource`.
+        split: its split.
+
+    Raises:
+        ValueError: as `find_root` and `split_folder`.
+    """
+    home = find_root(root)
+    part = split_folder(home, split)
+    folder, doubled = part or home, False
+    while True:
+        found = _pictures_by_folder(folder, Report())
+        strays = len(found.pop("", []))
+        names = [name for name, paths in found.items() if paths]
+        if len(names) != 1 or strays >= len(found[names[0]]):
+            break
+        folder, doubled = folder / names[0], True
+    splits = [n for n in names if any(n.lower() in a for a in FOLDER_NAMES.values())]
+    if len(names) < 2 or strays >= sum(map(len, found.values())):
+        return None
+    if not doubled and len(splits) < len(names):
+        return None
+    beside = [n for n in _folders(home) if part is not None and home / n != part]
+    apart = any(n.lower() in a for a in FOLDER_NAMES.values() for n in beside)
+    return Deeper(folder, names, bool(splits) or not apart)
 
 
 def _folders(home: Path) -> list[str]:
