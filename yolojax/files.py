@@ -153,6 +153,17 @@ def read_text(
         raise FileError(path, str(error)) from error
 
 
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of each line, without its end: LF, CR LF or CR."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    start, number = 0, 1
+    while start < len(text):
+        stop = text.find("\n", start)
+        stop = len(text) if stop < 0 else stop
+        yield number, text[start:stop]
+        start, number = stop + 1, number + 1
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Writes `content` beside `path`, then puts it in its place in one step.
 

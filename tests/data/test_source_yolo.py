@@ -278,7 +278,8 @@ def test_an_exporters_wrong_parent_folder_is_mended_and_noted(tmp_path):
         ("train: [\nnames: [a]", "is not YAML"),
         ("just text", "holds no keys"),
         ("train: labels\nnames: [a]", "no picture in labels of .*holds train/"),
-        ("kpt_shape: [17, 3]\ntrain: images\nnames: [a]", "key points"),
+        ("kpt_shape: [17]x\ntrain: images\nnames: [a]", "is not YAML"),
+        ("kpt_shape: {a: 1}\ntrain: images\nnames: [a]", "key points and .* not {'a'"),
     ],
 )
 def test_a_yaml_that_cannot_be_followed_is_a_clear_error(tmp_path, yaml, message):

@@ -321,12 +321,15 @@ def describe(path: Path) -> str:
     that is missing is named.
     """
     missing = start = path
-    while not path.exists() and path != path.parent:
+    # os.path.exists, unlike Path.exists, takes names that are too long.
+    while not os.path.exists(path) and path != path.parent:
         missing, path = path, path.parent
     if path == path.parent and missing != start:
         return f"there is no folder {missing}"
-    if not path.is_dir():
+    if path.is_file():
         return f"{path} is a file"
+    if not path.is_dir():
+        return f"{path} is not a regular file"
     names = sorted(p.name + "/" * p.is_dir() for p in path.iterdir())
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8))
     return f"{path} holds {shown or 'nothing'}"
