@@ -23,8 +23,8 @@ from yolojax.data.sources.base import ROUNDING
 from yolojax.data.sources.label_lines import Form, is_inside, read_numbers
 from yolojax.files import numbered_lines
 
-# Shares of the lines that fit a meaning: above, they have it; below, they have it not.
-MOST, HALF = 0.95, 0.5
+# Share of the lines that must fit a meaning.
+MOST = 0.95
 # Of polygons with a constant number of points, some 40 % look like a box and points.
 TOO_FEW_BOXES = 0.75
 # Lines that show more than chance.
@@ -93,10 +93,6 @@ class _Length:
     def most(self, count: int) -> bool:
         """Whether nearly all lines are among the counted."""
         return count >= MOST * self.seen
-
-    def few(self, count: int) -> bool:
-        """Whether less than half of the lines are among the counted."""
-        return count < HALF * self.seen
 
 
 Evidence = Mapping[int, _Length]
@@ -253,26 +249,23 @@ def _of_key_points(n: int, said: Said) -> Form | None:
 
 def _of_six(counts: _Length) -> Form | None:
     """A box with a confidence or an id, where it can begin in one place only."""
-    ids = counts.most(counts.ids) and counts.above > 0
-    fits = [start for start in (0, 1) if counts.most(counts.boxes[start])]
-    out = [start for start in (0, 1) if counts.few(counts.boxes[start])]
-    if len(fits) != 1 or len(out) != 1:
+    ids = counts.most(counts.ids)
+    if counts.above and not ids:  # as angles in degrees
         return None
-    return Form(start=fits[0], note=EXTRAS, alone=not ids)
+    fits = [start for start in (0, 1) if counts.most(counts.boxes[start])]
+    if len(fits) != 1:
+        return None
+    return Form(start=fits[0], note=EXTRAS, alone=not counts.above)
 
 
 def _of_seven(counts: _Length) -> Form | None:
-    polygons = counts.most(counts.inside)
-    fits = [start for start in (1, 2) if not counts.few(counts.boxes[start])]
+    fits = [start for start in (1, 2) if counts.most(counts.boxes[start])]
     if counts.most(counts.tracked):
         sure = counts.above > 0 or counts.seen > 1
         return Form(note=EXTRAS) if sure and not fits else None
-    if polygons:
+    if counts.most(counts.inside):
         return POLYGON if _contradict_box(counts) and not fits else None
-    if len(fits) == 1 and counts.most(counts.boxes[fits[0]]):
-        if counts.few(counts.boxes[0]):
-            return Form(start=fits[0], note=EXTRAS)
-    return None
+    return Form(start=fits[0], note=EXTRAS) if len(fits) == 1 else None
 
 
 def _of_many(n: int, counts: _Length) -> Form | None:
