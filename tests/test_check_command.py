@@ -1,3 +1,4 @@
+import json
 import types
 
 import pytest
@@ -6,6 +7,7 @@ from ml_collections import ConfigDict
 from tests.data.classified import paint
 from tests.tiny import tiny_config
 from yolojax import check, command
+from yolojax.data.decode import image_size
 
 
 def checked(monkeypatch, capsys, **changes):
@@ -45,3 +47,33 @@ def test_pictures_of_val_that_are_in_train_are_an_error(monkeypatch, capsys, tmp
     copy.write_bytes((tmp_path / "train" / "cat_0.png").read_bytes())
     code, text = checked(monkeypatch, capsys, **changes)
     assert code == 1 and "picture of another part: 1" in text
+
+
+@pytest.mark.parametrize(
+    "names, code", [(("dog", "cat"), 0), (("dog",), 0), (("dog", "cow"), None)]
+)
+def test_classes_of_val_are_matched_by_name(monkeypatch, capsys, tmp_path, names, code):
+    paint(tmp_path / "a.png", 20)
+    paint(tmp_path / "b.png", 90)
+    height, width = image_size(tmp_path / "a.png")
+    for part, own in (("a", ("cat", "dog")), ("b", names)):
+        image = {"id": 1, "file_name": f"{part}.png", "height": height, "width": width}
+        boxes = [
+            {"id": n, "image_id": 1, "category_id": n, "bbox": [1, 1, 5 + n, 5]}
+            for n in range(len(own))
+        ]
+        categories = [{"id": n, "name": name} for n, name in enumerate(own)]
+        content = {"images": [image], "annotations": boxes, "categories": categories}
+        (tmp_path / f"{part}.json").write_text(json.dumps(content))
+    given = {"source": "coco", "images": str(tmp_path)}
+    changes = {
+        "data__train": {**given, "annotations": f"{tmp_path}/a.json"},
+        "data__val": {**given, "annotations": f"{tmp_path}/b.json"},
+        "model__num_classes": 0,
+    }
+    if code is None:
+        with pytest.raises(ValueError, match="train has the classes cat, dog, val has"):
+            checked(monkeypatch, capsys, **changes)
+        assert "== val ==" in capsys.readouterr().out  # the reports come first
+        return
+    assert checked(monkeypatch, capsys, **changes)[0] == code

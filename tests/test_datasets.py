@@ -1,11 +1,15 @@
 """From settings to batches."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
 from tests.data.classified import paint
 from tests.tiny import tiny_config
 from yolojax import datasets, experiment
+from yolojax.data.sources import SOURCES
 
 
 @pytest.mark.parametrize(
@@ -234,3 +238,33 @@ def test_tables_of_train_and_val_are_whole_and_have_the_classes_of_train(tmp_pat
     settings["data"]["val"] = {"source": "csv", "csv": "train.csv", "split": "val"}
     parts = [datasets.open_source(settings, part) for part in ("train", "val")]
     assert sum(map(len, parts)) == 5 and len(parts[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = (0,)
+
+
+def test_classes_of_val_are_those_of_train_in_any_order(tmp_path):
+    names = {"train": ("cat", "dog"), "val": ("dog", "cat")}
+    sources = {}
+    for part, own in names.items():
+        categories = [{"id": n, "name": name} for n, name in enumerate(own)]
+        boxes = {"image_id": 1, "category_id": own.index("dog"), "bbox": [1, 1, 5, 5]}
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}],
+            "annotations": [boxes],
+            "categories": categories,
+        }
+        (tmp_path / f"{part}.json").write_text(json.dumps(content))
+        (tmp_path / "a.png").touch()
+        arguments = {"images": str(tmp_path), "annotations": f"{tmp_path}/{part}.json"}
+        sources[part] = SOURCES["coco"](**arguments)
+    train, val = sources["train"], sources["val"]
+    assert datasets.match_classes(train, train, part="val") is train
+    matched = datasets.match_classes(val, train, part="val")
+    assert train[0].labels.tolist() == matched[0].labels.tolist() == [1]
+    others = dataclasses.replace(Classes(), class_names=("cow",))
+    with pytest.raises(ValueError, match="train has the classes cow, val has dog, cat"):
+        datasets.match_classes(val, others, part="val")

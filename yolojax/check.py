@@ -22,7 +22,15 @@ def main() -> int:
     if chosen["data"]["folds"]["count"] and "val" in parts:
         parts.remove("val")
     sources = {part: datasets.open_source(chosen, part) for part in parts}
-    problems = 0
+    problems, mismatch = 0, None
+    if "train" in sources and "val" in sources:
+        try:
+            matched = datasets.match_classes(
+                sources["val"], sources["train"], part="val"
+            )
+            sources["val"] = matched
+        except ValueError as error:
+            mismatch = error  # after the reports
     # Train and val that are one and the same are meant to be.
     same = chosen["data"]["train"] == chosen["data"]["val"]
     digests: dict[str, str] | None = None if same else {}
@@ -42,9 +50,8 @@ def main() -> int:
         fold = folding.fold_of(chosen, sources["train"])
         print(fold.note if fold else "", end="\n\n")
     unlabelled.check(chosen, sources.get("train"))
-    sources.pop("unlabelled", None)
-    if len({source.class_names for source in sources.values()}) > 1:
-        raise ValueError("train and val have different classes")
+    if mismatch is not None:
+        raise mismatch
     return 1 if problems else 0
 
 

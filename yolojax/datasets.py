@@ -21,6 +21,7 @@ from yolojax.data.sampling import SAMPLERS, fraction_of
 from yolojax.data.sources import SOURCES
 from yolojax.data.sources.base import PATHS
 from yolojax.data.sources.folder import FOLDER_NAMES, find_deeper
+from yolojax.data.sources.matched import MatchedSource
 from yolojax.data.weighing import WeighedBatches, weights_of_losses
 from yolojax.ops.letterbox import crop_shape
 
@@ -176,6 +177,33 @@ def _deeper_classes(
         f"--config.data.{part}.root={os.path.abspath(found.folder)} "
         f"--config.data.{part}.split=train --config.data.{part}.fractions='(1.0,)'"
     )
+
+
+def match_classes(source: Any, like: Any, *, part: str, of: str = "train") -> Any:
+    """A source with the classes of another one, which are matched by their names.
+
+    Args:
+        source: labelled pictures.
+        like: has `class_names` and `category_ids`, such as the source of train.
+        part: what the source is, for messages.
+        of: what the other is.
+
+    Returns:
+        The source itself where the classes are the same.
+
+    Raises:
+        ValueError: it has labels of other classes, or none of the same name.
+    """
+    if source.class_names == like.class_names:
+        return source
+    try:
+        return MatchedSource(source, like.class_names, like.category_ids)
+    except ValueError as error:
+        raise ValueError(
+            f"{of} has the classes {lookup.listed(like.class_names)}, {part} has "
+            f"{lookup.listed(source.class_names)}; they must be the same, in any "
+            f"order: {error}"
+        ) from error
 
 
 def _whole(source_class: Any) -> dict[str, Any]:

@@ -79,13 +79,12 @@ def write_features(
     if not splits or len(set(splits)) < len(splits):
         raise ValueError(f"splits must be names, each once, not {', '.join(splits)!r}")
     sources = {split: Sample(loaded.settings, split, most) for split in splits}
-    class_names = next(iter(sources.values())).class_names
-    for split, source in sources.items():
-        if source.class_names != class_names:
-            raise ValueError(
-                f"{split} has the classes {', '.join(source.class_names)}, "
-                f"{splits[0]} has {', '.join(class_names)}"
-            )
+    first = sources[splits[0]]
+    sources = {
+        split: datasets.match_classes(source, first, part=split, of=splits[0])
+        for split, source in sources.items()
+    }
+    class_names = first.class_names
     step = make_feature_step(loaded, layer)
     found = {
         split: _features_of(loaded, source, step, progress)
@@ -192,7 +191,7 @@ def make_feature_step(loaded: Loaded, layer: str) -> classify.ProbabilityStep:
 
 def _features_of(
     loaded: Loaded,
-    source: Sample,
+    source: Source,
     step: classify.ProbabilityStep,
     progress: Callable[[int, int], None] | None,
 ) -> Features:

@@ -280,11 +280,8 @@ def build(
         val_source = datasets.open_source(settings, "val")
     model = make_model(settings, source.class_names)
     check_kinds(settings, model, train=source, val=val_source)
-    if val_source is not None and val_source.class_names != source.class_names:
-        raise ValueError(
-            f"train has the classes {', '.join(source.class_names)}, "
-            f"val has {', '.join(val_source.class_names)}; they must be the same"
-        )
+    if val_source is not None:
+        val_source = datasets.match_classes(val_source, source, part="val")
     make_loss(settings, model)
     _check_stages(settings, model)
     first = functools.partial(

@@ -148,13 +148,15 @@ def labelled_data(loaded: Loaded) -> tuple[Loaded, datasets.Data]:
     if loaded.class_names == placeholder_names(len(source.class_names)):
         # The weights do not say what their classes are called.
         loaded = dataclasses.replace(loaded, class_names=source.class_names)
-    if source.class_names != loaded.class_names:
+    try:
+        source = datasets.match_classes(source, loaded, part="val")
+    except ValueError as error:
         raise ValueError(
             f"the data have the classes {listed(source.class_names)}, the network "
             f"knows {listed(loaded.class_names)}. Evaluate on the data that it was "
             f"trained on, or train from these weights: --config.init.weights="
             f"{loaded.origin}"
-        )
+        ) from error
     data = datasets.look_at_pictures(loaded.settings, source)
     if fold is not None:
         data = folding.held_out_part(fold, data)

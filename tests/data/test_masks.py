@@ -80,6 +80,7 @@ def test_box_of_polygons(polygons, box):
     [
         ("1 2 3", "neither polygons nor run lengths"),
         ([], "is empty"),
+        ([[1, 2] * 2**17, [3, 4]], "more than 262,144 numbers"),
         ([[]], "is empty"),
         ([[1, 2, 3]], "has 3 numbers; expected pairs"),
         ([[1, 2, None, 4]], "not a number"),

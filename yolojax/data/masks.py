@@ -20,6 +20,7 @@ Corners = tuple[float, float, float, float]
 
 # Far more than masks have; the arrays below take some 50 bytes for each of them.
 MOST_RUNS = 2**21
+MOST_NUMBERS = 2**18  # of all polygons of a mask
 MOST_PIXELS = 2**40
 _DEPTH = 3  # of lists: parts, points, coordinates
 _GROUPS = 9  # of five bits, so that shifts stay within 63 bits
@@ -40,7 +41,17 @@ def mask_corners(segmentation: Any, size: tuple[int, int]) -> Corners:
         return _corners_of_runs(segmentation, size)
     if not isinstance(segmentation, list):
         raise ValueError("the segmentation is neither polygons nor run lengths")
+    if is_too_long(segmentation):
+        raise ValueError(f"the polygons have more than {MOST_NUMBERS:,} numbers")
     return _corners_of_polygons(segmentation)
+
+
+def is_too_long(parts: list[Any]) -> bool:
+    """Whether polygons have more numbers than we read, or more parts."""
+    count = len(parts)
+    for part in parts[:MOST_NUMBERS]:
+        count += len(part) if isinstance(part, list) else 0
+    return count > MOST_NUMBERS
 
 
 def _corners_of_polygons(parts: list[Any]) -> Corners:

@@ -6,7 +6,7 @@ A label file uses one form for all its boxes, so that all of them together tell 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ def in_pixels(
     found: Annotations,
     of_mask: np.ndarray,
     sizes: Sequence[tuple[int, int]],
-    names: Sequence[str],
+    name: Callable[[int], str],
     file: Path,
     report: Report,
 ) -> tuple[np.ndarray, Annotations]:
@@ -39,7 +39,7 @@ def in_pixels(
         found: the boxes as read.
         of_mask: bool [m], boxes that are of a mask, and thus corners in any case.
         sizes: (height, width) of each image.
-        names: what the report calls each box.
+        name: what the report calls the box of a row.
         file: the label file.
         report: takes what was found.
 
@@ -59,7 +59,7 @@ def in_pixels(
     if shares.sum() < usable.sum():
         for row in np.flatnonzero(shares).tolist():
             came = " ".join(f"{value:.6g}" for value in values[row])
-            message = f"{names[row]}: came x y width height = {came}, which is less "
+            message = f"{name(row)}: came x y width height = {came}, which is less "
             message += "than a pixel; are these shares of the image? dropped"
             report.add("box within the first pixel", file, None, message)
         return ~shares, found

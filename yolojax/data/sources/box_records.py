@@ -15,7 +15,7 @@ from yolojax.data.json_fields import (
     repeated_key,
     shown,
 )
-from yolojax.data.masks import Corners, mask_corners
+from yolojax.data.masks import Corners, is_too_long, mask_corners
 from yolojax.data.polygons import read_polygon
 from yolojax.data.report import Report
 from yolojax.data.sources.base import Annotations
@@ -96,9 +96,12 @@ def read_annotations(
         )
     report.note("box of a mask, where there is no bbox", sum(of_mask))
     found = Annotations.from_rows(rows, outlines if polygons else None)
-    names = [name_of(records[number], number) for number in used]
+
+    def name(row: int) -> str:
+        return name_of(records[used[row]], used[row])
+
     masks = np.array(of_mask, bool)
-    keep, found = in_pixels(found, masks, images.sizes, names, file, report)
+    keep, found = in_pixels(found, masks, images.sizes, name, file, report)
     check_sides(found, images.sizes, file)
     return found.take(keep), [used[row] for row in np.flatnonzero(keep)]
 
@@ -181,7 +184,7 @@ def _corners_of(
 def _polygons(record: Mapping[str, Any]) -> list[np.ndarray]:
     """The parts of the segmentation that are polygons; [] if one of them is not."""
     parts = _as_list(record.get("segmentation"))
-    if not all(isinstance(part, list) for part in parts):
+    if is_too_long(parts) or not all(isinstance(part, list) for part in parts):
         return []
     try:
         with np.errstate(over="ignore"):

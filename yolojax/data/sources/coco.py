@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,11 @@ def _load(file: Path) -> dict[str, Any]:
         )
     for key in _LISTS:
         if not isinstance(content.get(key), list):
-            keys = [shown(name)[1:-1] for name in content]
+            keys = [shown(name)[1:-1] for name in itertools.islice(content, 8)]
+            more = f", ... ({len(content)} in all)" if len(content) > 8 else ""
             raise ValueError(
                 f"{file} has no list {key!r}, which a COCO instances file needs; "
-                f"it has {listed(keys) or 'nothing'}{_other_kind(content)}"
+                f"it has {', '.join(keys) or 'nothing'}{more}{_other_kind(content)}"
             )
     return content
 

@@ -181,6 +181,9 @@ def _located(
     found = []
     for image in images:
         path, reason = places.find(image.name)
+        if path and not reason:
+            found.append((image, path))
+            continue
         number, name = shown(image.image_id), image.name
         if not path:
             where = os.path.join(folder, name) if len(name) < 500 else file
@@ -192,13 +195,12 @@ def _located(
                 f"named by {file}, image id {number}; left out with its boxes{why}",
             )
             continue
-        if reason:
-            report.note(
-                f"image found under another {reason}",
-                file=file,
-                message=f"image id {number}: {shown(name)} is taken to be "
-                f"{os.path.relpath(path, folder)}, the only file that fits",
-            )
+        report.note(
+            f"image found under another {reason}",
+            file=file,
+            message=f"image id {number}: {shown(name)} is taken to be "
+            f"{os.path.relpath(path, folder)}, the only file that fits",
+        )
         found.append((image, path))
     report.note(
         "image without file_name, named by its URL",
