@@ -246,7 +246,7 @@ def evaluate_detectors(
         "merge": how.name,
         "merge_iou": how.iou,
     }
-    inference.write_evaluation(metrics, results, output, first, evaluated)
+    inference.write_evaluation(metrics, results, output, first, data, evaluated)
     return metrics
 
 

@@ -19,6 +19,7 @@ from yolojax.data import pipeline
 from yolojax.data.report import Report
 from yolojax.engine import checkpoint, evaluate, sharding
 from yolojax.engine.log import write_json
+from yolojax.engine.predictions import write_predictions
 from yolojax.lookup import listed
 from yolojax.metrics.detection import format_table, jsonable
 from yolojax.models.model import Model
@@ -134,7 +135,7 @@ def evaluate_detector(
         mesh=loaded.mesh,
         progress=functools.partial(_report, progress, total) if progress else None,
     )
-    write_evaluation(metrics, results, output, loaded, conditions(loaded))
+    write_evaluation(metrics, results, output, loaded, data, conditions(loaded))
     return metrics
 
 
@@ -171,6 +172,7 @@ def write_evaluation(
     results: list[dict[str, Any]],
     output: Path,
     loaded: Loaded,
+    data: datasets.Data,
     evaluated: dict[str, Any],
 ) -> None:
     """Print the numbers, and write them and the detections; see `evaluate_detector`.
@@ -180,6 +182,7 @@ def write_evaluation(
         results: the detections in the COCO results format.
         output: the folder.
         loaded: gives the classes.
+        data: the images.
         evaluated: what the numbers are of.
     """
     print(format_table(metrics, loaded.class_names))
@@ -188,7 +191,14 @@ def write_evaluation(
             output / "evaluation.json",
             jsonable(metrics) | {"evaluated": evaluated},
         )
-        write_json(output / "predictions.json", results)
+        source = data.source
+        examples = (source[index] for index in data.keep.tolist())
+        write_predictions(
+            output,
+            results,
+            file_names={example.image_id: example.name for example in examples},
+            class_names=dict(zip(source.category_ids, source.class_names, strict=True)),
+        )
 
 
 def conditions(loaded: Loaded) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from yolojax import class_predictions, ensembling, inference, lookup
 from yolojax.classifying import ClassPredictor, Views, views_note
-from yolojax.data import media
+from yolojax.data import media, numbering
 from yolojax.data.report import Report
-from yolojax.engine.log import write_json
 from yolojax.engine.merging import MERGES
+from yolojax.engine.predictions import write_predictions
 from yolojax.engine.progress import counter
 from yolojax.inference import Found, Loaded
 from yolojax.vis import draw, video
@@ -73,14 +73,15 @@ def predict_media(
         loaded: gives the classes.
         items: pictures and videos.
         output: gets the drawn pictures and videos, and predictions.json: rows of the
-            COCO results format with `file_name` and, for videos, `frame`, beside.
-            For `image_id` see `image_ids`.
+            COCO results format, see `write_predictions`; for `image_id` see
+            `image_ids`.
         progress: `progress(done, total)` in files.
 
     Returns:
         The rows, and a report of what could not be read.
     """
-    report, rows = Report(), []
+    report, found_rows = Report(), []
+    ids = image_ids(items)
     waiting: list[tuple[int, media.MediaItem, np.ndarray]] = []
 
     def finish() -> None:
@@ -88,17 +89,15 @@ def predict_media(
         for (image_id, item, picture), found in zip(
             waiting, predictor(pictures) if pictures else [], strict=True
         ):
-            rows.extend(_rows(found, loaded, item, image_id))
+            found_rows.extend(_rows(found, loaded, image_id))
             drawn = _drawn(picture, found, loaded)
             draw.save_image(output / f"{item.output_name}.jpg", drawn)
         waiting.clear()
 
-    for done, (image_id, item) in enumerate(
-        zip(image_ids(items), items, strict=True), start=1
-    ):
+    for done, (image_id, item) in enumerate(zip(ids, items, strict=True), start=1):
         if item.kind == "video":
             finish()
-            rows.extend(
+            found_rows.extend(
                 _predict_video(predictor, loaded, item, image_id, output, report)
             )
         else:
@@ -110,21 +109,18 @@ def predict_media(
         if progress is not None:
             progress(done, len(items))
     finish()
-    write_json(output / "predictions.json", rows)
+    rows = write_predictions(
+        output,
+        found_rows,
+        file_names={i: str(item.path) for i, item in zip(ids, items, strict=True)},
+        class_names=dict(zip(loaded.category_ids, loaded.class_names, strict=True)),
+    )
     return rows, report
 
 
 def image_ids(items: Sequence[media.MediaItem]) -> list[int]:
-    """A number for each file, no two the same.
-
-    Their names where all of these are different numbers, as in COCO, and otherwise
-    their places in the list, from 1.
-    """
-    names = [item.path.stem for item in items]
-    numbers = {int(name) for name in names if name.isascii() and name.isdigit()}
-    if len(numbers) == len(names):
-        return [int(name) for name in names]
-    return list(range(1, len(names) + 1))
+    """A number for each file; see `numbering.image_ids`."""
+    return numbering.image_ids([item.path for item in items])
 
 
 def _predict_video(
@@ -142,7 +138,7 @@ def _predict_video(
         for group in grouped(frames, predictor.batch_size):
             for frame, found in zip(group, predictor(group), strict=True):
                 extra = {"frame": number}
-                found_here = _rows(found, loaded, item, image_id)
+                found_here = _rows(found, loaded, image_id)
                 rows.extend(row | extra for row in found_here)
                 number += 1
                 yield _drawn(frame, found, loaded)
@@ -162,17 +158,13 @@ def _drawn(picture: np.ndarray, found: Found, loaded: Loaded) -> np.ndarray:
     return draw.draw_boxes(picture, boxes, labels, scores, loaded.class_names)
 
 
-def _rows(
-    found: Found, loaded: Loaded, item: media.MediaItem, image_id: int
-) -> list[dict[str, Any]]:
+def _rows(found: Found, loaded: Loaded, image_id: int) -> list[dict[str, Any]]:
     return [
         {
             "image_id": image_id,
             "category_id": loaded.category_ids[label],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,
-            "category_name": loaded.class_names[label],
-            "file_name": str(item.path),
         }
         for (x1, y1, x2, y2), label, score in zip(
             found[0].astype(np.float64).tolist(),

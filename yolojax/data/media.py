@@ -10,7 +10,6 @@ import difflib
 import glob
 import math
 import os
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from yolojax.data.decode import (
     image_size,
 )
 from yolojax.data.headers import gif_moves
+from yolojax.data.numbering import natural_key
 from yolojax.data.report import Report
 from yolojax.data.walking import leads_nowhere, report_link, walk
 from yolojax.files import FileError, expand_path, open_file
@@ -246,15 +246,6 @@ def media_kind(path: Path) -> Kind | None:
     except ImageError:
         return None
     return "image"
-
-
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sort key under which `a2` comes before `a10`."""
-    return [
-        (0, int(part), part) if part.isdecimal() else (1, 0, part)
-        for part in re.split(r"(\d+)", text)
-        if part
-    ]
 
 
 def _has_two_frames(path: Path) -> bool:

@@ -18,6 +18,7 @@ from yolojax.data.formats import (
     UnreadFormat,
     unread_format,
 )
+from yolojax.data.numbering import image_ids_in_natural_order
 from yolojax.data.polygons import as_column, clip_polygons
 from yolojax.data.report import SHOWN, Report
 from yolojax.data.walking import walk
@@ -195,6 +196,8 @@ def _repeats(found: Annotations, boxes: np.ndarray, keep: np.ndarray) -> np.ndar
 class LabelledPictures:
     """Pictures on disk with their boxes in memory.
 
+    A data set without ids of its own has those that `predict` gives to the files.
+
     Raises:
         ValueError: there is no picture.
     """
@@ -203,7 +206,7 @@ class LabelledPictures:
         self,
         *,
         paths: Sequence[str],
-        ids: Sequence[Id],
+        ids: Sequence[Id] | None = None,
         sizes: Sequence[tuple[int, int]],
         annotations: Annotations,
         where: Where,
@@ -217,7 +220,7 @@ class LabelledPictures:
         self.category_ids = tuple(category_ids)
         self.report = report
         self._paths = list(paths)
-        self._ids = list(ids)
+        self._ids = image_ids_in_natural_order(paths) if ids is None else list(ids)
         self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
         kept = clean(annotations, self._sizes, where, report)
         # Stable, so that the order within a picture stays.

@@ -111,7 +111,6 @@ class VocSource(LabelledPictures):
                 places.append((picture.file, box.line, f"{box.name}: "))
         super().__init__(
             paths=[picture.path for picture in pictures],
-            ids=range(len(pictures)),
             sizes=[picture.size for picture in pictures],
             annotations=Annotations.from_rows(rows),
             where=places.__getitem__,

@@ -87,7 +87,6 @@ class YoloSource(LabelledPictures):
                 outlines.append([polygon] if len(polygon) else [])
         super().__init__(
             paths=[picture.path for picture in pictures],
-            ids=range(len(pictures)),
             sizes=[picture.size for picture in pictures],
             annotations=Annotations.from_rows(rows, outlines if polygons else None),
             where=places.__getitem__,
