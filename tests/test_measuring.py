@@ -12,7 +12,7 @@ class Given(SimpleNamespace):
     """Flags of the command, as absl has them."""
 
     def __init__(self, **given):
-        names = "config split letterbox output views merge".split()
+        names = "config split letterbox output views merge data_root".split()
         super().__init__(augment=False, **{name: given.get(name) for name in names})
         self.augment = given.get("augment", False)
 
@@ -26,6 +26,7 @@ class Given(SimpleNamespace):
         ({}, ["run"], "run"),
         ({"split": "test"}, ["run"], "run/test"),
         ({"letterbox": "rectangular"}, ["run"], "run/evaluation_run_rectangular"),
+        ({"data_root": "/sets/other"}, ["run"], "run/evaluation_run_other"),
         ({"output": "there"}, ["run"], "there"),
         ({"augment": True, "merge": "nms"}, ["run"], "run/nms_augment"),
         ({"views": 3, "split": "test"}, ["run", "run"], "run/test_views_ensemble"),

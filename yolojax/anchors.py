@@ -23,12 +23,22 @@ def main() -> int:
     """Print what the flags ask for."""
     import numpy as np
 
-    from yolojax import anchoring, datasets, experiment, files, folding, settings
+    from yolojax import (
+        anchoring,
+        datasets,
+        experiment,
+        files,
+        folding,
+        outputs,
+        settings,
+    )
     from yolojax.engine.log import write_json
 
     chosen = settings.complete(command.FLAGS.config.to_dict())
     if command.FLAGS.output:
-        files.check_file_place(Path(command.FLAGS.output), "--output")
+        path = Path(command.FLAGS.output)
+        files.check_file_place(path, "--output")
+        outputs.check_file(path, "--output", marks=(b'"anchors": [', b'"before": {'))
     source = datasets.open_source(chosen, "train")
     model = experiment.make_model(chosen, source.class_names)
     everything = datasets.Data(source, np.arange(len(source)), source.report)

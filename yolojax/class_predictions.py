@@ -152,6 +152,19 @@ def predict_pictures(
     return Classified(read, probabilities, lines, report)
 
 
+def file_names(
+    items: Sequence[media.MediaItem], submission: bool, drawn: bool | None
+) -> list[str]:
+    """The files that `predict_pictures` may write."""
+    pictures = [item for item in items if item.kind != "video"]
+    names = ["predictions.csv", "predictions.png"]
+    names += ["unsure.png"] * (len(pictures) > SHEET)
+    names += ["submission.csv"] * submission
+    if len(pictures) <= FEW if drawn is None else drawn:
+        names += [f"{item.output_name}.jpg" for item in pictures]
+    return names
+
+
 def prediction_rows(
     items: Sequence[media.MediaItem],
     probabilities: np.ndarray,

@@ -25,6 +25,13 @@ PAIRS, WORST, LISTED = 10, 24, 50
 _MOST_CLASSES = 200
 
 
+# What `write_report` may write.
+FILES = (
+    *("evaluation.json", "mistakes.json", "plots/classes.png", "plots/confusion.png"),
+    *("plots/confused.png", "plots/mistakes.png", "plots/reliability.png"),
+)
+
+
 def report_numbers(
     probabilities: np.ndarray, source: Source, keep: Iterable[int]
 ) -> dict[str, Any]:

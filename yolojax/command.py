@@ -62,6 +62,16 @@ def define_merging() -> None:
     )
 
 
+def define_overwrite() -> None:
+    """Define whether files of others in the output folder may go; see `outputs`."""
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Also write over what another command or somebody else wrote into --output, "
+        "but never over what is read.",
+    )
+
+
 def define_views() -> None:
     """Define how classifiers look at pictures; see `classifying.Views`."""
     flags.DEFINE_integer("views", 0, "Classifiers: augmented views of each picture.", 0)

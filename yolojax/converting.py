@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolojax import inference, settings, sizing
+from yolojax import inference, outputs, settings, sizing
 from yolojax.engine import checkpoint
 from yolojax.trees import flatten
 from yolojax.weights import own
@@ -66,6 +66,8 @@ def export(weights: str | Path, path: str | Path, *, cfg: str = "") -> str:
     Raises:
         ValueError: the weights cannot be read, or `path` has another ending.
     """
+    outputs.check_inputs([Path(path)], [Path(weights), *[Path(cfg)] * bool(cfg)])
+    outputs.check_file(Path(path), "--to")
     change = inference.settings_changes({"devices": 1, "dtype": "float32"})
     loaded = inference.load(weights, change, cfg=cfg)
     written = write_published(

@@ -72,6 +72,7 @@ def _cross_validate(
 ) -> int:
     """`cross_validate`, in a directory that is locked."""
     runs = [fold_directory(workdir, index) for index in range(count)]
+    _check_place(workdir, runs[0])
     several = [fold_settings(settings, count, i, kind) for i in range(count)]
     for chosen, run in zip(several, runs, strict=True):
         config.check_config(_as_begun(chosen, run), run)
@@ -84,6 +85,22 @@ def _cross_validate(
         if jax.process_index() == 0:
             summarise(several, runs, workdir)
     return 0
+
+
+def _check_place(workdir: Path, first: Path) -> None:
+    """Check that what a cross-validation writes is not there from elsewhere.
+
+    Raises:
+        ValueError: it is.
+    """
+    if first.exists():
+        return
+    for name in ("crossval.json", *pooling.FILES):
+        if (workdir / name).exists():
+            raise ValueError(
+                f"{workdir / name} would be replaced, but is from elsewhere: give "
+                "another --workdir"
+            )
 
 
 def fold_directory(workdir: Path, index: int) -> Path:

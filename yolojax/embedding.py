@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from yolojax import datasets, folding
+from yolojax import datasets, folding, outputs
 from yolojax.data.sources.base import Source
 from yolojax.engine import classify, sharding
 from yolojax.files import replace_file
@@ -27,6 +28,35 @@ from yolojax.vis.projection import (
 )
 
 TITLES = {"tsne": "t-SNE", "pca": "PCA"}
+
+
+def claim_output(
+    given: Any, changes: Mapping[str, Any], methods: Sequence[str]
+) -> None:
+    """Check the output folder before any work; see `outputs.claim`.
+
+    Args:
+        given: the flags of `features`.
+        changes: what they change in the settings of the run.
+        methods: see `write_features`.
+
+    Raises:
+        ValueError: it has the results of another command.
+    """
+    asked = {
+        "command": "features",
+        "weights": os.path.abspath(given.weights),
+        "settings": {key: value for key, value in changes.items() if value is not None},
+        **{key: given[key].value for key in ("split", "layer", "pictures")},
+        "methods": methods,
+    }
+    outputs.claim(
+        Path(given.output),
+        asked,
+        ["features.npz", *(f"{method}.png" for method in methods)],
+        inputs=[Path(given.weights)],
+        overwrite=given.overwrite,
+    )
 
 
 class Features(NamedTuple):

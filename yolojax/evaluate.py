@@ -17,8 +17,10 @@ looks at augmented pictures, too; the mean of all counts.
 
 Without --config the run's own config is taken; a file has none. Writes
 evaluation.json and predictions.json (COCO results format) into --output, by default
-the (first) workdir; with --split, --config, --letterbox, --augment, --views, several
---weights or one checkpoint a folder in it; for a file runs/evaluate/<its name>.
+the (first) workdir; with --split, --data_root, --config, --letterbox, --augment,
+--views, several --weights or one checkpoint a folder in it, numbered where it has the
+results of another command; for a file runs/evaluate/<its name>. The same command again
+renews its files; into an --output with those of another one only with --overwrite.
 """
 
 from absl import flags
@@ -43,6 +45,7 @@ flags.DEFINE_enum(
     "centre_crop for classifiers.",
 )
 flags.DEFINE_string("output", None, "Where the JSON files go.")
+command.define_overwrite()
 command.define_merging()
 command.define_views()
 

@@ -26,6 +26,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_enum("method", None, ["tsne", "pca"], "Only this one; by default both.")
 flags.DEFINE_integer("pictures", 1000, "Of each split at most so many.", 5)
 flags.DEFINE_string("data_root", None, "Another place of the data: data.root.")
+command.define_overwrite()
 
 
 def main() -> int:
@@ -40,6 +41,8 @@ def main() -> int:
         keys = ("data", "evaluate", "image_size", "devices", "dtype", "seed")
         changes = {key: chosen[key] for key in keys} | changes
     loaded = inference.load(given.weights, inference.settings_changes(changes))
+    methods = [given.method] if given.method else list(embedding.TITLES)
+    embedding.claim_output(given, changes, methods)
     print(f"{loaded.model.name}, step {loaded.step} of {given.weights}", flush=True)
     with counter("pictures") as progress:
         lines = embedding.write_features(
@@ -47,7 +50,7 @@ def main() -> int:
             Path(given.output),
             splits=given.split,
             layer=given.layer,
-            methods=[given.method] if given.method else tuple(embedding.TITLES),
+            methods=methods,
             most=given.pictures,
             progress=progress,
         )

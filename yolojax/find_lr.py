@@ -22,12 +22,13 @@ flags.DEFINE_float("high", 1.0, "The learning rate of the last step.")
 
 def main() -> int:
     """Run the test, draw its curve, print what it recommends."""
-    from yolojax import finding_lr, settings
+    from yolojax import finding_lr, outputs, settings
     from yolojax.engine.progress import counter
     from yolojax.vis import rates
 
     given = command.FLAGS
     chosen = settings.complete(given.config.to_dict())
+    outputs.check_file(Path(given.output), "--output")
     with counter("steps") as progress:
         found = finding_lr.find(
             chosen, low=given.low, high=given.high, steps=given.steps, progress=progress

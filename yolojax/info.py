@@ -23,10 +23,11 @@ flags.DEFINE_integer("steps_per_epoch", 0, "For --schedule; 0: from the data.", 
 
 def main() -> int:
     """Print what the flags ask for."""
-    from yolojax import scheduling, settings, sizing
+    from yolojax import outputs, scheduling, settings, sizing
 
     chosen = settings.complete(command.FLAGS.config.to_dict())
     if path := command.FLAGS.schedule:
+        outputs.check_file(Path(path), "--schedule")
         count = command.FLAGS.steps_per_epoch
         lines = scheduling.draw_schedule(chosen, Path(path), steps_per_epoch=count)
         print(*lines, f"schedule in {path}", sep="\n")

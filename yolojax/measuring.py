@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolojax import classifying, ensembling, inference, network, predicting, settings
+from yolojax import (
+    class_report,
+    classifying,
+    ensembling,
+    inference,
+    network,
+    outputs,
+    predicting,
+    settings,
+)
 from yolojax.automatic import memory_share
+from yolojax.data.sources.base import PATHS
 from yolojax.engine import checkpoint
+from yolojax.engine.predictions import NAME as PREDICTIONS
 from yolojax.engine.progress import counter
+from yolojax.inference import Loaded
+
+# Flags that decide the numbers besides those that change settings.
+DECIDING = (
+    *("augment", "scales", "merge", "merge_iou", "views", "plain_weight", "seed"),
+)
 
 
 def measure(given: Any) -> int:
@@ -36,12 +54,14 @@ def measure(given: Any) -> int:
         merge_iou=given.merge_iou,
     )
     output = output_of(given, all_weights)
-    change = inference.settings_changes(_changes(given))
+    changes = _changes(given)
+    change = inference.settings_changes(changes)
     members = [inference.load(weights, change) for weights in all_weights]
     for member in members:
         print(f"{member.model.name}, step {member.step} of {member.origin}", flush=True)
     classifies = network.is_classifier(members[0].settings)
     predicting.check_kind(given, classifies)
+    output = _claim(given, all_weights, output, changes, members)
     if note := ensembling.fold_note(members):
         print(note, flush=True)
     lines = ["evaluation.json", "predictions.json"]
@@ -74,9 +94,15 @@ def output_of(given: Any, all_weights: Sequence[str]) -> Path:
         ValueError: the first is a file, which says nothing about data, and there is no
             config.
     """
+    return Path(given.output or _own_place(given, all_weights))
+
+
+def _own_place(given: Any, all_weights: Sequence[str]) -> Path:
+    """The place of results without `--output`; a plain call's is the run's folder."""
     weights = all_weights[0]
     merged = [given["merge"].value, "augment" if given.augment else ""]
     merged += ["views" if given.views else "", "ensemble" * (len(all_weights) > 1)]
+    data_root = getattr(given, "data_root", None)
     folder = checkpoint.workdir_of(weights)
     if folder.is_file():
         if not given.config:
@@ -84,11 +110,60 @@ def output_of(given: Any, all_weights: Sequence[str]) -> Path:
         folder, name = Path("runs", "evaluate"), Path(weights).stem
         parts = [name, given.split]
     else:
-        changed = given.config or given.letterbox or folder != Path(weights).resolve()
+        changed = given.config or given.letterbox or data_root
+        changed = changed or folder != Path(weights).resolve()
         name = f"evaluation_{Path(weights).resolve().name}" if changed else ""
         parts = [given.split or name]
-    name = "_".join(filter(None, (*parts, given.letterbox, *merged)))
-    return Path(given.output or folder / name)
+    parts.append(Path(data_root).name if data_root else "")
+    return folder / "_".join(filter(None, (*parts, given.letterbox, *merged)))
+
+
+def _claim(
+    given: Any,
+    all_weights: Sequence[str],
+    output: Path,
+    changes: Mapping[str, Any],
+    members: Sequence[Loaded],
+) -> Path:
+    """The output folder, checked before the data are read; see `outputs.claim`.
+
+    A folder that is not asked for by name gets a number where another command, such as
+    one with another config, has written there.
+    """
+    classifies = network.is_classifier(members[0].settings)
+    names = class_report.FILES if classifies else ("evaluation.json", PREDICTIONS)
+    asked = {
+        "command": "evaluate",
+        "weights": [os.path.abspath(path) for path in all_weights],
+        "settings": {key: value for key, value in changes.items() if value is not None},
+        **{name: given[name].value for name in DECIDING},
+    }
+    own = _own_place(given, all_weights)
+    if not given.output and not _is_plain(own, all_weights):
+        output = outputs.free_folder(output, asked, names)
+    # What the run itself wrote there is of the same weights and images.
+    renewed = _is_plain(own, all_weights) and output.resolve() == own.resolve()
+    outputs.claim(
+        output,
+        asked,
+        names,
+        inputs=[*map(Path, all_weights), *_data_files(members[0].settings)],
+        overwrite=given.overwrite,
+        assumed=names if renewed else (),
+    )
+    return output
+
+
+def _is_plain(place: Path, all_weights: Sequence[str]) -> bool:
+    return place == checkpoint.workdir_of(all_weights[0])
+
+
+def _data_files(chosen: Mapping[str, Any]) -> list[Path]:
+    """The files of a data set that a config names."""
+    data = chosen["data"]
+    values = [data[part].get(key) for part in ("train", "val") for key in PATHS]
+    texts = [value for value in values if isinstance(value, str)]
+    return [Path(data["root"], text) for text in texts]
 
 
 def _changes(given: Any) -> dict[str, Any]:

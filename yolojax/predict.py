@@ -10,9 +10,10 @@ Detectors: the drawn pictures and videos and predictions.json (COCO results form
 Classifiers: predictions.csv (class and probabilities of each file), predictions.png
 and, with --submission, submission.csv (Id,Category: the numbers that the files' names
 end with, or else their places from 1, all of one width).
-"""
 
-from pathlib import Path
+Sources are never written over. The same command again renews its files; those of
+another command, and files from elsewhere, only with --overwrite.
+"""
 
 from absl import flags
 
@@ -25,11 +26,17 @@ flags.DEFINE_multi_string(
     "repeatable: an ensemble.",
 )
 flags.DEFINE_multi_string("source", None, "File, folder, pattern or list; repeatable")
-flags.DEFINE_string("output", "runs/predict", "Where pictures and tables go.")
+flags.DEFINE_string(
+    "output",
+    "runs/predict",
+    "Where pictures and tables go; by default runs/predict-2 and so on, where another "
+    "command has written there.",
+)
 flags.DEFINE_integer("batch_size", 8, "Pictures at a time.", 1)
 flags.DEFINE_bool("recursive", False, "Also take folders inside of folders.")
 flags.DEFINE_float("conf", 0.25, "What is less sure is left out.", 0.0, 1.0)
 flags.DEFINE_float("iou", 0.45, "Overlap above which a box gives way.", 0.0, 1.0)
+command.define_overwrite()
 command.define_merging()
 command.define_views()
 flags.DEFINE_bool("submission", False, "Classifiers: write submission.csv.")
@@ -55,8 +62,9 @@ def main() -> int:
     change = inference.settings_changes({"devices": 1})
     members = [inference.load(weights, change) for weights in given.weights]
     classifies = network.is_classifier(members[0].settings)
+    output = predicting.claim_output(given, items, classifies)
     predict = predicting.classify if classifies else predicting.detect
-    return predict(members, items, Path(given.output), given, report)
+    return predict(members, items, output, given, report)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from yolojax import class_predictions, ensembling, inference, lookup
+from yolojax import class_predictions, ensembling, inference, lookup, outputs
 from yolojax.classifying import ClassPredictor, Views, views_note
 from yolojax.data import media, numbering
 from yolojax.data.report import Report
 from yolojax.engine.merging import MERGES
+from yolojax.engine.predictions import NAME as PREDICTIONS
 from yolojax.engine.predictions import write_predictions
 from yolojax.engine.progress import counter
 from yolojax.inference import Found, Loaded
@@ -36,6 +38,13 @@ CLASSIFIER_FLAGS = {
     "submission": "",
     "draw": "",
 }
+
+
+# Flags that decide what is found; others only which files are written, or how fast.
+DECIDING = (
+    *("recursive", "conf", "iou", "augment", "scales", "merge", "merge_iou"),
+    *("views", "plain_weight", "seed"),
+)
 
 
 class Finder(Protocol):
@@ -91,7 +100,7 @@ def predict_media(
         ):
             found_rows.extend(_rows(found, loaded, image_id))
             drawn = _drawn(picture, found, loaded)
-            draw.save_image(output / f"{item.output_name}.jpg", drawn)
+            draw.save_image(output / _drawn_name(item), drawn)
         waiting.clear()
 
     for done, (image_id, item) in enumerate(zip(ids, items, strict=True), start=1):
@@ -146,7 +155,7 @@ def _predict_video(
     try:
         with media.Video(item.path) as film:
             frames = drawn_frames(film.frames(report))
-            video.write_video(output / f"{item.output_name}.mp4", frames, film.fps)
+            video.write_video(output / _drawn_name(item), frames, film.fps)
     except ValueError as error:
         message = str(error).removeprefix(f"{item.path}: ")
         report.add("unreadable video", item.path, None, f"{message}; left out")
@@ -208,6 +217,52 @@ def check_kind(given: Any, classifies: bool) -> None:
 def _was_given(given: Any, names: Iterable[str]) -> list[str]:
     """Those of the flags that stand on the command line."""
     return [name for name in names if name in given and given[name].present]
+
+
+def claim_output(
+    given: Any, items: Sequence[media.MediaItem], classifies: bool
+) -> Path:
+    """The output folder, checked before any work; see `outputs.claim`.
+
+    Args:
+        given: the flags of `predict`.
+        items: images and videos.
+        classifies: whether the network is a classifier.
+
+    Raises:
+        ValueError: a source or a file of others would be written over.
+    """
+    names = (
+        class_predictions.file_names(items, given.submission, given.draw)
+        if classifies
+        else file_names(items)
+    )
+    paths = [
+        *(Path(weights) for weights in given.weights),
+        *(file for folder in given.weights for file in Path(folder).glob("*")),
+        *(Path(source) for source in given.source),
+        *(item.path for item in items),
+    ]
+    asked = {
+        "command": "predict",
+        "weights": [os.path.abspath(path) for path in given.weights],
+        "source": [os.path.abspath(path) for path in given.source],
+        **{name: given[name].value for name in DECIDING},
+    }
+    folder = Path(given.output)
+    if not given["output"].present:
+        folder = outputs.free_folder(folder, asked, names)
+    outputs.claim(folder, asked, names, inputs=paths, overwrite=given.overwrite)
+    return folder
+
+
+def file_names(items: Sequence[media.MediaItem]) -> list[str]:
+    """The files that `predict_media` writes."""
+    return [*map(_drawn_name, items), PREDICTIONS]
+
+
+def _drawn_name(item: media.MediaItem) -> str:
+    return f"{item.output_name}.{'mp4' if item.kind == 'video' else 'jpg'}"
 
 
 def detect(

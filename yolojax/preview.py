@@ -21,11 +21,12 @@ flags.DEFINE_bool("each", False, "Draw every augmentation alone, one a row.")
 
 def main() -> int:
     """Draw as the flags say."""
-    from yolojax import previewing, settings
+    from yolojax import outputs, previewing, settings
     from yolojax.engine.progress import counter
 
     chosen = settings.complete(command.FLAGS.config.to_dict())
     path, step = Path(command.FLAGS.output), command.FLAGS.step
+    outputs.check_file(path, "--output")
     if command.FLAGS.each and command.FLAGS.index is not None:
         raise ValueError("--each draws no single sample: give it or --index, not both")
     if command.FLAGS.each:

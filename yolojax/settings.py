@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolojax import changes, hyperparameters
+from yolojax import changes, config_paths, hyperparameters
 from yolojax.automatic import read_batch_size
-from yolojax.data.sources.base import PATHS
-from yolojax.files import expand_path, read_description, replace_text
+from yolojax.files import read_description, replace_text
 from yolojax.lookup import hint
 from yolojax.ops.letterbox import LETTERBOXES
 from yolojax.records import Id
@@ -180,6 +179,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 }
 
 
+# Files that a run writes after its config, and that others may call the same.
+WRITTEN = (
+    *("classes.json", "metrics.csv", "summary.json", "evaluation.json"),
+    *("predictions.json", "mistakes.json", "worst.json"),
+)
+
 # Names that are not entries of a table, which checks its own.
 CHOICES: dict[str, tuple[str, ...]] = {
     "evaluate.letterbox": LETTERBOXES,
@@ -196,7 +201,7 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = copy.deepcopy(DEFAULTS)
     _merge(settings, given, "")
-    _expand_paths(settings)
+    config_paths.expand(settings)
     _read_description(settings["model"])
     if path := settings["hyp"]:
         hyperparameters.apply(settings, path)
@@ -206,26 +211,6 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     if lengths and all(type(length) is int for length in lengths):
         settings["epochs"] = sum(lengths)
     return settings
-
-
-def _expand_paths(settings: dict[str, Any]) -> None:
-    """Expand `~` and environment variables in every path of a config."""
-    data = settings["data"]
-    for section, key in (
-        *((settings, "hyp"), (settings["model"], "path")),
-        *((settings["init"], "weights"), (data, "root"), (data, "cache_dir")),
-    ):
-        _expand(section, key, "")
-    for part in ("train", "val", "unlabelled"):
-        for key in PATHS:
-            _expand(data[part], key, data["root"])
-        # Not below the root.
-        _expand(data[part], "data_dir", "")
-
-
-def _expand(section: dict[str, Any], key: str, folder: str) -> None:
-    if isinstance(section.get(key), str):
-        section[key] = expand_path(section[key], folder)
 
 
 def _get(value: Any, key: str) -> Any:
@@ -355,17 +340,29 @@ def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
     """Check that a run with these settings may start or go on in the directory.
 
     Raises:
-        ValueError: the directory belongs to a run with another config.
+        ValueError: the directory belongs to a run with another config, or has files
+            from elsewhere that the run would write over.
     """
     check_folder(workdir)
     begun = read_begun(workdir)
     if begun is None:
+        _check_strangers(workdir)
         return
     if differing := changes.refusal(begun, settings):
         raise ValueError(
             f"{workdir} holds a run with another config: {differing}. Use another "
             f"--workdir (--config.init.weights={workdir} starts from its weights), or "
             f"go on without the change: python -m yolojax.train --workdir {workdir}"
+        )
+
+
+def _check_strangers(workdir: Path) -> None:
+    """Check a directory without `config.json`, the first file that a run writes."""
+    there = [name for name in WRITTEN if (workdir / name).exists()]
+    if there:
+        raise ValueError(
+            f"{workdir} holds no run, but {', '.join(there)}, which a run writes: "
+            "use another --workdir, or move these away"
         )
 
 

@@ -1,16 +1,18 @@
 """The cases where users' files, or the names in what is written, are at stake."""
 
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.shared import shared
-from yolojax import inference, predicting
+from yolojax import inference, outputs, predicting
 from yolojax.data import media
 from yolojax.data.report import Report
 from yolojax.data.sources.coco import CocoSource
@@ -19,6 +21,7 @@ from yolojax.datasets import Data
 from yolojax.engine import evaluate, sharding
 from yolojax.metrics.detection import GroundTruth
 from yolojax.records import Detections
+from yolojax.vis import video
 
 # What the detector finds on every image.
 BOX, SCORE, LABEL = (10.0, 10.0, 50.0, 60.0), 0.75, 1
@@ -79,6 +82,111 @@ def evaluated(source, output, **more):
     metrics, results = evaluate.evaluate_found([(data.keep, found)], truth)
     inference.write_evaluation(metrics, results, output, loaded(**more), data, {})
     return json.loads((output / "predictions.json").read_text(encoding="utf-8"))
+
+
+class Given:
+    """Flags of `predict`."""
+
+    def __init__(self, **flags):
+        usual = {name: None for name in predicting.DECIDING}
+        usual |= {"submission": False, "draw": None, "overwrite": False}
+        self._flags = {"weights": ["run"], "output": "runs/predict", **usual, **flags}
+        self._present = flags
+
+    def __getattr__(self, name):
+        return self._flags[name]
+
+    def __getitem__(self, name):
+        return SimpleNamespace(value=self._flags[name], present=name in self._present)
+
+
+def claimed(source, classifies=False, **flags):
+    given = Given(source=[str(source)], **flags)
+    items = media.expand_sources(given.source)
+    return predicting.claim_output(given, items, classifies)
+
+
+def digests(folder):
+    return {
+        path.name: hashlib.md5(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
+
+
+SOURCES = {
+    "a.jpg": "4137134ca8f049245e9feb393e203040",
+    "b.jpg": "41d17f367a02ce91dcfcc45f739de68e",
+}
+
+
+@pytest.mark.parametrize("classifies", [False, True])
+def test_predict_overwrites_source(case, classifies):
+    data = case("predict_overwrites_source")
+    for overwrite in (False, True):
+        with pytest.raises(
+            ValueError, match=r"a\.jpg is read and would be written ove"
+        ):
+            claimed(data, classifies, output=str(data), overwrite=overwrite, draw=True)
+    assert digests(data) == SOURCES
+    # Another folder is fine, and so is the next run of the same command.
+    for _ in range(2):
+        assert claimed(data, classifies, output=str(data / "out")) == data / "out"
+        write_drawn(data / "out", data)
+    (data / "out" / outputs.RECORD).unlink()
+    assert {path.name for path in (data / "out").iterdir()} >= {"a.jpg", "b.jpg"}
+
+
+def write_drawn(output, source):
+    for path in source.glob("*.jpg"):
+        shutil.copy(path, output / path.name)
+
+
+def test_a_source_is_safe_below_and_above_the_output_and_behind_links(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    write_images(tmp_path / "in" / "deep" / "er", ["a.jpg"])
+    source = tmp_path / "in" / "deep" / "er"
+    # A photograph of the same name above the sources is nobody's to replace, either.
+    shutil.copy(source / "a.jpg", tmp_path / "in" / "a.jpg")
+    with pytest.raises(
+        ValueError, match=r"in/a\.jpg would be replaced, but is from el"
+    ):
+        claimed(source, output=str(tmp_path / "in"))
+    assert claimed(source, output=str(tmp_path / "in"), overwrite=True)
+    (tmp_path / "link").symlink_to(source)
+    with pytest.raises(ValueError, match="is read and would be written over"):
+        claimed(source, output=str(tmp_path / "link"), overwrite=True)
+    (tmp_path / "list.txt").write_text(f"{source}/a.jpg\n")
+    with pytest.raises(ValueError, match="is read and would be written over"):
+        claimed(tmp_path / "list.txt", output=str(source))
+
+
+@pytest.mark.parametrize("name", ["a.MP4", "a.avi"])
+def test_videos_are_sources_as_well(name, tmp_path):
+    film = tmp_path / "a.mp4"
+    frames = (np.full((48, 64, 3), value, np.uint8) for value in (0, 90, 180))
+    video.write_video(film, frames, 5.0)
+    if name != "a.avi":
+        with pytest.raises(ValueError, match=r"a\.mp4 is read and would be written ov"):
+            claimed(film, output=str(tmp_path), overwrite=True)
+        return
+    # Drawn it would be a.mp4, which is another film.
+    shutil.copy(film, tmp_path / name)
+    with pytest.raises(
+        ValueError, match=r"a\.mp4 would be replaced, but is from elsew"
+    ):
+        claimed(tmp_path / name, output=str(tmp_path))
+
+
+def test_predictions_of_another_run_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "in", ["a.jpg"])
+    for weights, folder in (("one", "runs/predict"), ("two", "runs/predict-2")):
+        for _ in range(2):
+            output = claimed("in", weights=[weights])
+            assert str(output) == folder
+            (output / "predictions.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"weights\[0\] .*/one, now .*/two"):
+        claimed("in", weights=["two"], output="runs/predict")
 
 
 def test_evaluate_yolo_ids(case, tmp_path):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from yolojax.files import replace_file
+from yolojax.outputs import marked
 from yolojax.vis import text as text_of
 from yolojax.vis.palette import class_colour, text_colour
 
@@ -309,5 +310,5 @@ def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
         raise ValueError(
             f"{path}: OpenCV cannot encode {list(image.shape)} as {suffix}"
         )
-    replace_file(path, encoded.tobytes())
+    replace_file(path, marked(encoded.tobytes()))
     return path

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from yolojax.files import replace_file
+from yolojax.outputs import marked
 from yolojax.vis.palette import class_colour
 from yolojax.vis.text import class_title
 
@@ -62,7 +63,7 @@ def open_figure(output: Path, rows: int, columns: int, size: tuple[float, float]
         yield figure, figure.subplots(rows, columns, squeeze=False)
         content = io.BytesIO()
         figure.savefig(content, format="png")
-    replace_file(output, content.getvalue())
+    replace_file(output, marked(content.getvalue()))
 
 
 def smooth(values: np.ndarray, width: float) -> np.ndarray:
