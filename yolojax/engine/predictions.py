@@ -16,7 +16,7 @@ def write_predictions(
     results: Sequence[Mapping[str, Any]],
     *,
     file_names: Mapping[Any, str],
-    class_names: Mapping[int, str],
+    class_names: Mapping[Any, str],
 ) -> list[dict[str, Any]]:
     """Write predictions.json, and give its rows.
 
