@@ -251,16 +251,17 @@ class _LabelFolder:
         """
         self.home = home
         self._images = frozenset(images)
-        self._folded_images = frozenset(map(fold, images))
         self._labels = labels
         self._exact: dict[str, str] = {}
         self._folded: dict[str, list[str]] = {}
         # x.txt before x.TXT: the last one stays.
         for label in sorted(labels, key=lambda name: name.endswith(".txt")):
-            stem = label[:-4]
-            self._exact[stem] = label
+            self._exact[label[:-4]] = label
+        for stem, label in self._exact.items():
             if stem not in self._images:
                 self._folded.setdefault(fold(stem), []).append(label)
+        # Images that a label of another case may belong to.
+        self._without = {fold(i) for i in self._images if i not in self._exact}
 
     def label_of(self, stem: str, path: str, report: Report) -> str | None:
         """The label file of an image, by its name without suffix."""
@@ -284,10 +285,10 @@ class _LabelFolder:
                 found.append((name, f"{taken} is the label file of {stem}.*"))
             elif stem in self._images or _is_list(stem):
                 continue
-            elif fold(stem) not in self._folded_images:
-                found.append((name, f"no picture {stem}.* in {folder}"))
             elif len(self._folded[fold(stem)]) > 1:
                 found.append((name, "several label files differ only in case"))
+            elif fold(stem) not in self._without:
+                found.append((name, f"no picture {stem}.* in {folder}"))
         return found
 
 
