@@ -32,7 +32,7 @@ from yolojax.data.sources.voc_files import (
     split_lines,
 )
 from yolojax.data.sources.voc_xml import VocBox, VocXml, read_xml
-from yolojax.lookup import hint
+from yolojax.lookup import hint, listed
 
 DIFFICULT = ("ignore", "keep", "drop")
 # A box that juts out by more, in shares of a side, was drawn on a larger image.
@@ -230,7 +230,9 @@ def _known(
             message = "expected <name> with a class; dropped"
         elif box.name not in labels:
             problem = "class out of range"
-            message = f"class {box.name!r} is not one of {', '.join(labels)}; dropped"
+            message = (
+                f"class {box.name!r} is not one of {listed(list(labels), 20)}; dropped"
+            )
         if problem:
             report.add(problem, picture.file, box.line, message)
         else:

@@ -14,6 +14,7 @@ from yolojax.data.sources.folder import FOLDER_NAMES
 from yolojax.data.sources.stems import Match, Stems, decodings, match_line
 from yolojax.data.sources.voc_xml import VocXml, read_xml
 from yolojax.files import read_text
+from yolojax.printable import printable
 
 XML_SUFFIXES = frozenset((".xml",))
 LINE_SUFFIXES = XML_SUFFIXES | PICTURE_SUFFIXES
@@ -21,6 +22,7 @@ ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls", ".")
 PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", ".")
 HOMES = frozenset(name.lower() for name in ANNOTATION_FOLDERS + PICTURE_FOLDERS)
 LARGEST_LIST = 2**25  # bytes
+LONGEST_NAME = 100  # characters of a line of a list in a message
 
 
 class Pair(NamedTuple):
@@ -107,18 +109,19 @@ def listed_stems(
             missing += names
             continue
         found[stem] = None
-        message = f"{names[0]} is listed in split {split!r}, and this is the only file "
+        name = printable(names[0], LONGEST_NAME)
+        message = f"{name} is listed in split {split!r}, and this is the only file "
         message += "of that name"
         report.note(
             "listed with another folder", file=xmls.files[stem][0], message=message
         )
     for line in missing:
-        name = line.encode("utf-8", "backslashreplace").decode()
+        name = printable(line, LONGEST_NAME)
         message = f"{name} is listed in split {split!r}; left out"
         file = os.path.join(xmls.folder, f"{name}.xml")
         report.add("missing annotation file", file, None, message)
     if not found:
-        such = f", such as {missing[0]!r}" if missing else ""
+        such = f", such as {printable(missing[0], LONGEST_NAME)}" if missing else ""
         raise ValueError(
             f"split {split!r} names {len(lines)} pictures, none of them with an XML "
             f"file in {xmls.folder}{such}; {describe(xmls.folder)}"
