@@ -10,6 +10,7 @@ from yolojax.data.report import Report
 from yolojax.data.sources.base import list_pictures
 from yolojax.data.sources.filename import FilenameSource
 from yolojax.data.sources.folder import FolderSource
+from yolojax.data.sources.yolo import YoloSource
 
 
 def make(root, *names):
@@ -192,3 +193,20 @@ def test_predict_reports_a_dead_link_in_a_flat_folder(tmp_path):
     names, report = media_names(tmp_path / "in", tmp_path / "in")
     assert names == ["a.png"]
     assert report.counts == {"link that leads nowhere": 1}
+
+
+def test_labels_of_a_linked_folder_may_lie_where_it_really_is(tmp_path):
+    make(tmp_path, "set/images/a.png", "pool/images/b.png", "pool/images/c.png")
+    link(tmp_path / "set/images/one", "../../pool/images")
+    for label, name in enumerate(("set/labels/a", "pool/labels/b", "pool/labels/c")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.txt").write_text(f"{label} .5 .5 .5 .5")
+    yaml = tmp_path / "set/data.yaml"
+    yaml.write_text("train: images\nnames: [x, y, z]")
+    source = YoloSource(yaml=str(yaml))
+    assert [e.labels.tolist() for e in source] == [[0], [1], [2]]
+    # Labels under the link's own name come first.
+    (tmp_path / "set/labels/one").mkdir()
+    (tmp_path / "set/labels/one/b.txt").write_text("0 .5 .5 .5 .5")
+    source = YoloSource(yaml=str(yaml))
+    assert [e.labels.tolist() for e in source] == [[0], [0], []]

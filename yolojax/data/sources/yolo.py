@@ -299,10 +299,14 @@ def _is_list(stem: str) -> bool:
 
 def _label_folder(folder: str) -> _LabelFolder:
     """The labels of a folder of pictures."""
-    head, images, tail = f"{folder}/".rpartition("/images/")
-    home = os.path.normpath(f"{head}/labels/{tail}") if images else folder
-    if not os.path.isdir(home):
-        home = folder
+    home = folder
+    # A folder that is a link may have its labels where it really lies.
+    for place in (folder, os.path.realpath(folder)):
+        head, images, tail = f"{place}/".rpartition("/images/")
+        beside = os.path.normpath(f"{head}/labels/{tail}")
+        if images and os.path.isdir(beside):
+            home = beside
+            break
     labels = [
         name
         for name in os.listdir(home)
