@@ -1,12 +1,17 @@
 """The cases of users' COCO files."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 
 from tests.shared import shared
+from tests.tiny import tiny_config
+from yolojax import inference, settings
 from yolojax.data.sources.coco import CocoSource
+from yolojax.engine import checkpoint
+from yolojax.models.detector import build_model
 
 # The true boxes of the cases, and what their classes are called.
 A, B = ("car", [10, 10, 50, 60]), ("bus", [90, 40, 150, 110])
@@ -95,3 +100,29 @@ def test_coco_string_ids(read, file, ids):
     assert boxes_of(source) == {"a.jpg": [A], "b.jpg": [B]}
     assert [example.image_id for example in source] == ids
     assert source.report.render() == ""
+
+
+@pytest.mark.slow
+def test_coco_string_ids_are_those_of_the_predictions(read, tmp_path):
+    read("coco_string_ids", "a.json")
+    data = tmp_path / "coco_string_ids" / "data"
+    content = json.loads((data / "a.json").read_text())
+    for record in (*content["categories"], *content["annotations"]):
+        key = "category_id" if "category_id" in record else "id"
+        record[key] = {1: "c1", 2: "c2"}[record[key]]
+    (data / "texts.json").write_text(json.dumps(content))
+    given = {"source": "coco", "images": str(data / "img")}
+    given["annotations"] = str(data / "texts.json")
+    chosen = tiny_config(data__train=given, data__val=given, model__num_classes=2)
+    settings.write_config(chosen, tmp_path / "run")
+    settings.write_classes(["car", "bus"], ["c1", "c2"], tmp_path / "run")
+    model = build_model(**chosen["model"])
+    checkpoint.save_weights(tmp_path / "run", model.init(0))
+    loaded = inference.load(tmp_path / "run")
+    assert loaded.category_ids == ("c1", "c2")
+    metrics = inference.evaluate_detector(loaded, tmp_path / "out")
+    assert metrics["counts"]["boxes"] == 2
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    images = {record["id"] for record in content["images"]}
+    assert {row["image_id"] for row in rows} == images
+    assert {row["category_id"] for row in rows} <= {"c1", "c2"}
