@@ -5,6 +5,7 @@ python -m tests.data.fuzz_coco --seconds 600 --seed 0
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import tempfile
@@ -120,12 +121,17 @@ def _places(value: Any, depth: int = 0) -> list[tuple[Any, Any]]:
     return found + [p for key in keys for p in _places(value[key], depth + 1)]
 
 
+def _value(draw: random.Random) -> Any:
+    """One of `VALUES`, of which no input may change what the next one gets."""
+    return copy.deepcopy(draw.choice(VALUES))
+
+
 def _replace(content: Any, draw: random.Random) -> Any:
     places = _places(content)
     if not places or draw.random() < 0.01:
-        return draw.choice(VALUES)
+        return _value(draw)
     holder, key = draw.choice(places)
-    holder[key] = draw.choice(VALUES)
+    holder[key] = _value(draw)
     return content
 
 
@@ -133,12 +139,12 @@ def _replace_field(content: Any, draw: random.Random) -> Any:
     """Give one field of the records another value: of all, or of some."""
     key, value, share = (
         draw.choice(KEYS),
-        draw.choice(VALUES),
+        _value(draw),
         draw.choice((0.1, 0.5, 1)),
     )
     for holder, name in _places(content):
         if name == key and isinstance(holder, dict) and draw.random() < share:
-            holder[name] = value
+            holder[name] = copy.deepcopy(value)
     return content
 
 
@@ -170,7 +176,7 @@ def _double(content: Any, draw: random.Random) -> Any:
     lists = [(h, k) for h, k in _places(content) if isinstance(h, list)]
     if lists:
         holder, key = draw.choice(lists)
-        holder.insert(draw.randrange(len(holder) + 1), holder[key])
+        holder.insert(draw.randrange(len(holder) + 1), copy.deepcopy(holder[key]))
     return content
 
 
