@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -34,6 +36,8 @@ def pick(table: Mapping[str, T], name: str, kind: str) -> T:
     Raises:
         ValueError: no such entry; the message lists the choices and the nearest one.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"the {kind} must be a name, not {_short(name)}")
     if name in table:
         return table[name]
     raise ValueError(
@@ -53,7 +57,8 @@ def check_arguments(
         where: the config key, for the message.
 
     Raises:
-        ValueError: an argument is unknown, or a required one is missing.
+        ValueError: an argument is unknown or of another type than the signature
+            says, or a required one is missing.
     """
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -71,6 +76,55 @@ def check_arguments(
     ]
     if missing:
         raise ValueError(f"{where} needs {', '.join(missing)}")
+    _check_types(function, arguments, where)
+
+
+# Types of values as a signature names them, and how a message does.
+_KINDS: dict[type, str] = {
+    str: "text",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+}
+
+
+def _check_types(
+    function: Callable[..., Any], arguments: Mapping[str, Any], where: str
+) -> None:
+    """Check text, numbers, lists and dicts where the signature wants text or numbers.
+
+    Whole numbers may stand for others and for truth values; None is left to the
+    function.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):  # classes, and names known to type checkers only
+        return
+    for name, value in arguments.items():
+        hint = hints.get(name)
+        kinds: set[Any] = set(typing.get_args(hint) or (hint,)) - {type(None)}
+        if value is None or not kinds or not kinds <= _KINDS.keys():
+            continue
+        if not any(_fits(value, kind) for kind in kinds):
+            wanted = " or ".join(_KINDS[kind] for kind in _KINDS if kind in kinds)
+            raise ValueError(f"{where}: {name} must be {wanted}, not {_short(value)}")
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whether a config's value can stand for a type; other objects always can."""
+    if isinstance(value, float) and kind is int:
+        return value.is_integer()
+    if isinstance(value, (bool, int, float)):
+        return kind is not str
+    if isinstance(value, str):
+        return kind is str
+    return not isinstance(value, (list, tuple, dict))
+
+
+def _short(value: Any) -> str:
+    return printable(repr(value), 60)
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

@@ -121,7 +121,7 @@ def test_other_anchors_are_pointed_out(file):
                 r"expected \(3, 3, 16, 32\), came \(3, 3, 8, 16\)",
             ],
         ),
-        ({"depth": 0.67}, [r"missing \(\d+\):\n  params/backbone/stage\d/block\d"]),
+        ({"depth": 0.67}, [r"missing \(\d+\): params/backbone/stage\d/block\d"]),
     ],
 )
 def test_other_misfits_are_one_error_that_lists_them(changes, messages, file):
@@ -146,9 +146,9 @@ def test_weights_of_another_network_are_counted_and_not_listed(file):
     assert "set config.model to that of the weights (yaml)" in message
     assert "config.init.skip" not in message
     # A head and one convolution: a kernel and a bias each.
-    for line in (f"missing ({count}):", f"  and {count - 3} more", "unused (4):"):
-        assert line in message.splitlines()
-    assert len(message.splitlines()) == 1 + 2 * (1 + 3 + 1)
+    for part in (f"missing ({count}):", f", and {count - 3} more", "unused (4):"):
+        assert part in message
+    assert len(message.splitlines()) == 1
 
 
 def test_unused_arrays_are_named_unless_their_part_is_skipped(tmp_path, file):

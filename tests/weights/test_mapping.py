@@ -89,16 +89,15 @@ def test_every_misfit_is_listed_at_once(model, state):
     message = str(caught.value)
     assert "do not fit yolov5n with 2 classes" in message
     assert (
-        "missing (1):\n  model.0.conv.weight (params/backbone/stem/conv/kernel)"
-        in message
+        "missing (1): model.0.conv.weight (params/backbone/stem/conv/kernel)" in message
     )
-    assert "unused (1):\n  model.99.weight" in message
-    assert "mis-shaped (1):\n  model.24.m.0.bias (params/head/level3/bias): " in message
+    assert "unused (1): model.99.weight" in message
+    assert "mis-shaped (1): model.24.m.0.bias (params/head/level3/bias): " in message
     assert "expected (21,), came (255,)" in message
 
 
 def test_another_size_is_told_with_the_first_misfits(state):
-    with pytest.raises(ValueError, match=r"mis-shaped \(\d+\):(\n.*)+and \d+ more"):
+    with pytest.raises(ValueError, match=r"mis-shaped \(\d+\): .*, and \d+ more$"):
         from_state_dict(build_model("yolov5n", num_classes=2), state)
 
 

@@ -1,6 +1,7 @@
 """Files that are broken or mean harm: one clear error each, and nothing runs."""
 
 import io
+import os
 import pickle
 import struct
 import tracemalloc
@@ -25,7 +26,7 @@ from tests.weights.pickles import (
     pickled,
     write,
 )
-from yolojax.weights import unpickle
+from yolojax.weights import budget
 from yolojax.weights.pytorch import read_pytorch
 
 NUMBERS = np.arange(12, dtype=np.float32)
@@ -52,7 +53,7 @@ def calling(module_name, name, *arguments):
 
 def storage(*identity):
     file = File()
-    first = file.storage(NUMBERS)
+    first = (*file.storage(NUMBERS), None)
     identity = tuple(
         b if a is Ellipsis else a for a, b in zip(identity, first, strict=False)
     )
@@ -136,6 +137,105 @@ def deep_modules():
     return file.zip({"model": nested(tree)})
 
 
+def laughs(depth=40):
+    """A list that holds the one before twice, `depth` deep: 2**40 lists to walk."""
+    out = b"]q\x00"
+    for number in range(depth):
+        again = bytes((ord("h"), number))
+        out += b"0](" + again + again + b"e" + bytes((ord("q"), number + 1))
+    return Raw(out)
+
+
+def wide(levels=4, width=2_000):
+    """A tuple that holds the one before `width` times, `levels` deep."""
+    out = encode((1,)) + b"q\x00"
+    for number in range(levels):
+        again = bytes((ord("h"), number))
+        out += b"0(" + again * width + b"t" + bytes((ord("q"), number + 1))
+    return Raw(out)
+
+
+def deep(opcode=b"\x85", depth=100_000):
+    return Raw(b")" + opcode * depth)
+
+
+def keyed(key):
+    return of(Raw(b"}" + encode(key) + b"Ns"))
+
+
+def typed(kind):
+    """A tensor of `_rebuild_tensor_v3`, with its type."""
+    file = File()
+    identity = file.storage(NUMBERS)
+    arguments = (Stored(identity), 0, (6,), (1,), False, {}, kind)
+    call = Called(Name("torch._utils", "_rebuild_tensor_v3"), arguments)
+    return file.zip({"a": call})
+
+
+def older(version=None, system=None, magic=None, keys=None):
+    """The older format with other values before and after the object."""
+    file, state = good()
+    parts = [
+        0x1950A86A20F9469CFC6C if magic is None else magic,
+        1001 if version is None else version,
+        {"little_endian": True} if system is None else system,
+        state,
+        ["0"] if keys is None else keys,
+    ]
+    return b"".join(map(pickled, parts)) + struct.pack("<q", 12) + NUMBERS.tobytes()
+
+
+def copies_of_arguments():
+    """A class with 2,000 arguments, again and again, each time with a keyword."""
+    made = b"ca\nB\n" + b"h\x00" + b"}(K\x01Nu" + b"\x92" + b"0"
+    return of(Raw(encode((0,) * 2_000) + b"q\x000" + made * 2_000 + b"N"))
+
+
+def reconstructions():
+    name = encode(Name("copyreg", "__newobj__"))
+    start = b"(" + encode(Name("a", "B")) + b"K\x00" * 2_000 + b"tq\x000"
+    return of(Raw(start + (name + b"h\x00R0") * 2_000 + b"N"))
+
+
+def many_entries():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as target:
+        target.writestr("archive/data.pkl", pickled({}))
+        for number in range(75):
+            target.writestr(str(number).zfill(60_000), b"")
+    return buffer.getvalue()
+
+
+def one_dict_at_many_places():
+    """Each place of a checkpoint holds the same dict, again and again."""
+    places = ("ema", "model", "state_dict", "model_state_dict", "module")
+    # Texts take the first place in the memo.
+    out = encode({f"k{n}": n for n in range(30_000)}) + b"q\x64"
+    for number in range(100, 104):
+        again = Raw(bytes((ord("h"), number)))
+        out += b"0" + encode(dict.fromkeys(places, again))
+        out += bytes((ord("q"), number + 1))
+    return File().zip(Raw(out))
+
+
+def one_tensor_with_many_names(names):
+    file = File()
+    tensor = Raw(encode(file.tensor(NUMBERS)) + b"q\x64")
+    again = Raw(b"h\x64")
+    state = {name: again for name in names}
+    return file.zip({"first": tensor, **state})
+
+
+def long_names_of_modules():
+    """Parts of names that add up: a million letters for each of many tensors."""
+    file = File()
+    tree = {"w": file.tensor(NUMBERS)}
+    for _ in range(10):
+        tree = {"m" * 200: tree}
+    return file.zip({"model": nested(tree)})
+
+
+ESC = "\x1b[31m\x1b]0;title\x07\u202e\n"
 BIG = 2**62
 HOSTILE = {
     # Not what it says it is, or cut off.
@@ -259,7 +359,31 @@ HOSTILE = {
     "items of a number": (of(Raw(b"K\x01NNs")), "keys and values of a int"),
     "append to a dict": (of(Raw(b"}Na")), "appends to a dict"),
     "list as a key": (of(Raw(b"}]Ns")), "a list as a key"),
-    "nested key": (of(Raw(b"})" + b"\x85" * 100_000 + b"Ns")), "too deep"),
+    "nested key": (keyed(deep()), "too deep"),
+    "wide key": (keyed(wide()), "a tuple as a key that is too deep or too long"),
+    "wide key of a set": (of(Raw(b"\x8f(" + wide().content + b"\x90")), "too deep"),
+    "wide key of a frozenset": (of(Raw(b"(" + wide().content + b"\x91")), "too deep"),
+    "wide key of a dict from pairs": (
+        calling("collections", "OrderedDict", [(wide(), 1)]),
+        "too deep or too long",
+    ),
+    "key of 65 parts": (keyed((1,) * 65), "too deep or too long"),
+    "key of five floors": (keyed((((((1,),),),),)), "too deep or too long"),
+    "many tuples as keys": (
+        of({(1, n): None for n in range(3_000)}),
+        "copies the same values again and again",
+    ),
+    "frozenset as a key": (keyed(Raw(b"(K\x01\x91")), "a frozenset as a key"),
+    "complex number as a key": (
+        keyed(Called(Name("builtins", "complex"), (1.0, 2.0))),
+        "a complex as a key",
+    ),
+    "byte array as a key": (
+        keyed(Raw(b"\x96" + struct.pack("<Q", 1) + b"a")),
+        "a bytearray as a key",
+    ),
+    "number of 100 bits as a key": (keyed(2**100), "a key of more than 64 bits"),
+    "list in a key": (keyed((1, [2])), "a list as a key"),
     "set that contains a dict": (of(Raw(b"\x8f(}\x90")), "a dict as a key"),
     "state of a number": (of(Raw(b"K\x01}b")), "sets the state of a int"),
     "state of a function": (of(Raw(b"cos\nsystem\n}b")), "sets the state of a Global"),
@@ -291,6 +415,103 @@ HOSTILE = {
             )
         ),
         "shape .1048576, 1048576. in 4 bytes",
+    ),
+    # What has no end when it is shown, compared or hashed.
+    "laughs as a type": (typed(laughs()), "a tensor of list: not read"),
+    "laughs as NumPy's type": (
+        calling("numpy", "dtype", laughs(), False, True),
+        None,
+    ),
+    "laughs as a function": (
+        calling("torch._tensor", "_rebuild_from_type_v2", laughs(), 1, (1,), 1),
+        "tries to call list",
+    ),
+    "laughs as an argument": (
+        calling("os", "system", laughs()),
+        r"tries to call os.system\(list\)",
+    ),
+    "laughs as an id": (of(Stored((laughs(),))), "no storage's"),
+    "laughs in an id": (storage(laughs(), ..., ..., ..., ...), "no storage's"),
+    "laughs as a storage's name": (storage(..., ..., laughs(), ..., ...), "no storage"),
+    "laughs as a storage's type": (storage(..., laughs(), ..., ..., ...), "no storage"),
+    "laughs as a size": (storage(..., ..., ..., ..., laughs()), "no size of an array"),
+    "laughs as a view": (
+        storage(..., ..., ..., ..., ..., laughs()),
+        "is no key, offset and size",
+    ),
+    "laughs as sizes": (viewed(0, laughs(), (1,)), "no size of an array"),
+    "laughs as an offset": (viewed(laughs(), (1,), (1,)), "no size of an array"),
+    "laughs as a class": (of(Raw(laughs().content + b")\x81")), "an object of a list"),
+    "laughs as a class's name": (
+        of(Raw(laughs().content + encode("a") + b"\x93")),
+        "names a class by something that is no text",
+    ),
+    "laughs as a whole": (File().zip(laughs()), "it holds a list"),
+    "laughs as keys' values": (File().zip({"epoch": laughs()}), "a dict with epoch"),
+    "laughs as a description": (
+        File().zip({"yaml": laughs(), "model": laughs()}),
+        "a dict with yaml, model",
+    ),
+    "wide tuple as a type": (typed(wide()), "a tensor of tuple: not read"),
+    "deep tuple as a whole": (File().zip(deep()), "it holds a tuple"),
+    "older format: laughs as version": (older(version=laughs()), "protocol is list"),
+    "older format: deep version": (older(version=deep()), "protocol is tuple"),
+    "older format: large version": (older(version=2**1000), "protocol is 1071"),
+    "older format: true version": (older(version=True), "protocol is True"),
+    "older format: laughs as magic": (older(magic=laughs()), "none that PyTorch wrote"),
+    "older format: laughs as system": (older(system=laughs()), "protocol is 1001;"),
+    "older format: laughs as keys": (older(keys=[laughs()]), "storage list belongs"),
+    "older format: laughs for keys": (older(keys=laughs()), "storage list belongs"),
+    # What costs more than it seems.
+    "arguments copied": (copies_of_arguments(), "copies the same values again"),
+    "arguments cut off": (reconstructions(), "copies the same values again"),
+    "sets": (of(Raw(b"\x8f0" * 90_000 + b"N")), None),
+    "text of 20 megabytes": (
+        lambda: of(Raw(b"\x8d" + struct.pack("<Q", 20 * 2**20) + bytes(20 * 2**20))),
+        "a value of 20,971,520 bytes, at most 16,777,216",
+    ),
+    "line of two megabytes": (
+        of(Raw(b"c" + b"a" * 2**21 + b"\nb\n")),
+        "a line of more than 1,048,576 bytes",
+    ),
+    "class name of a megabyte": (
+        of(Raw(encode("a" * 2**20) + encode("B") + b"\x93")),
+        "names a class by more than 1,000 letters",
+    ),
+    "digits": (of(Raw(b"I" + b"9" * 10_000 + b"\n")), "pickle is broken or cut off"),
+    "no number": (of(Raw(b"Fabc\x1b[31m\n")), r"could not convert .*x1b\[31m"),
+    "list of entries": (many_entries, "list of entries has more than 4,194,304"),
+    "one dict at many places": (one_dict_at_many_places, "no weights in it"),
+    "one tensor with many names": (
+        one_tensor_with_many_names(f"t{n}" for n in range(20_001)),
+        "more than 20000 tensors",
+    ),
+    "long name of a tensor": (
+        one_tensor_with_many_names(["n" * 501]),
+        "has a name too long",
+    ),
+    "long names of modules": (long_names_of_modules(), "has a name too long"),
+    "expanded view of 10^9": (viewed(0, (10**9,), (0,)), "more elements than"),
+    # Text that commands a terminal.
+    "class with escapes": (
+        File().zip(Made(Name("a\x1b[31m", "B"), ())),
+        r"it holds a a\\x1b\[31m.B",
+    ),
+    "call with escapes": (calling("os", "system", ESC), r"x1b\]0;title"),
+    "storage with escapes": (storage(..., ..., ESC, ..., ...), r"data/\\x1b\[31m"),
+    "storage's type with escapes": (
+        storage(..., Name("torch", "Q\x1b[2J"), ..., ..., ...),
+        r"is a torch.Q\\x1b\[2J, which",
+    ),
+    "keys with escapes": (File().zip({ESC: 1, "b": 2}), r"a dict with \\x1b\[31m"),
+    "NumPy's type with escapes": (
+        of(
+            Called(
+                Name("numpy.core.multiarray", "scalar"),
+                (Called(Name("numpy", "dtype"), (ESC, False, True)), b"1"),
+            )
+        ),
+        r"type '\\x1b\[31m",
     ),
     # Modules.
     "module in itself": (self_containing_module(), "contains itself"),
@@ -329,26 +550,75 @@ HOSTILE = {
     ),
 }
 
+HARMLESS = {"huge place in the memo", "laughs as NumPy's type", "sets"}
+
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_one_clear_error(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(unpickle, "MAX_OPERATIONS", 200_000)
+    monkeypatch.setattr(budget, "MAX_OPERATIONS", 200_000)
     content, message = HOSTILE[name]
+    content = content() if callable(content) else content
     path = write(tmp_path / "weights.pt", content)
     tracemalloc.start()
     try:
-        if message is None and name == "huge place in the memo":
+        if name in HARMLESS:
             assert list(read_pytorch(path).state) == ["a"]
         else:
             with pytest.raises(ValueError, match=message) as caught:
                 read_pytorch(path)
             assert str(caught.value).startswith(str(path))
             assert len(str(caught.value)) < 600
+            assert str(caught.value).isprintable()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     # The interpreter's own share: objects and places of 200,000 operations.
     assert peak < 2 * len(content) + 24 * 2**20
+
+
+def test_texts_of_wide_letters_are_counted_with_what_they_take(tmp_path, monkeypatch):
+    """A letter of four bytes makes all of a text's letters so: 3 MB become 12."""
+    monkeypatch.setattr(budget, "MAX_MEMORY", 20_000_000)
+    text = encode("\U0001f600" + "a" * 3_000_000)
+    path = write(tmp_path / "weights.pt", of(Raw(text + b"0" + text)))
+    assert path.stat().st_size < 7_000_000
+    with pytest.raises(ValueError, match="or 20,000,000 bytes of values"):
+        read_pytorch(path)
+
+
+def test_empty_sets_are_counted_with_what_they_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "MAX_MEMORY", 20_000_000)
+    path = write(tmp_path / "weights.pt", of(Raw(b"\x8f" * 100_000)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="or 20,000,000 bytes of values"):
+        read_pytorch(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 25e6
+
+
+def test_a_tensor_of_another_type_than_its_storage_stays_in_it(tmp_path):
+    """Three floats are one double: its bytes, and nothing behind them."""
+    file = File()
+    identity = file.storage(np.array([1.5, -2.0, 3.0], np.float32))
+    arguments = (Stored(identity), 0, (1,), (1,), False, {}, Name("torch", "float64"))
+    call = Called(Name("torch._utils", "_rebuild_tensor_v3"), arguments)
+    path = write(tmp_path / "weights.pt", file.zip({"a": call}))
+    expected = struct.unpack("<d", struct.pack("<ff", 1.5, -2.0))
+    assert read_pytorch(path).state["a"].tolist() == list(expected)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_only_regular_files_are_opened(kind, tmp_path):
+    path = tmp_path / "weights.pt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path("/dev/zero")
+    with pytest.raises(ValueError, match="not a regular file but a"):
+        read_pytorch(path)
 
 
 CALLS = [
@@ -482,5 +752,5 @@ def test_reading_takes_no_more_memory_than_twice_the_tensors(tmp_path):
 
 
 def test_a_missing_file_says_so():
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="^nowhere.pt: No such file"):
         read_pytorch(Path("nowhere.pt"))

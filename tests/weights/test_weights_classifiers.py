@@ -381,9 +381,9 @@ def test_what_is_not_known_is_refused(tmp_path):
     # The names of a ResNet-50, but other shapes.
     rules = RULES["resnet50"]()
     names = {name: np.zeros((1,) * len(shape), "f4") for name, shape in rules.items()}
-    refused(names, "do not fit resnet50 with 1 classes:\nmis-shaped")
+    refused(names, "do not fit resnet50 with 1 classes: mis-shaped")
     del names["layer3.2.conv2.weight"]
-    refused(names, r"missing \(1\):\n  layer3.2.conv2.weight")
+    refused(names, r"missing \(1\): layer3.2.conv2.weight")
     # What stands beside the arrays is not believed.
     about = {"model": {"name": "resnet18", "num_classes": 2, "widht": 2}}
     refused(fc, "no argument 'widht'. Did you mean 'width'", about)

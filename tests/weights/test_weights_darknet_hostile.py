@@ -44,7 +44,7 @@ TEXTS = {
         NET + CONV + "[avgpool]\n[softmax]\n",
         "no \\[yolo\\] section: .* convolutional, avgpool, softmax",
     ),
-    "many_sections": (NET + "[a]\n" * 10**6, "line 4099: more than 4,096 sections"),
+    "many_sections": (NET + "[a]\n" * 10**6, "line 1027: more than 1,024 sections"),
     "unknown": (NET + "[convolutionl]\n", "layers of this kind .* Did you mean 'con"),
     "region": (NET + CONV + "[region]\n", "line 7, \\[region\\]: layers of this kind"),
     "local": (NET + "[local]\n", "\\[local\\]: layers of this kind are not supported"),
@@ -77,7 +77,7 @@ TEXTS = {
         "group_id=2 is not a whole number from 0 to 1",
     ),
     "route_doubling": (
-        NET + CONV + "[route]\nlayers=-1,-1\n" * 4000 + TAIL,
+        NET + CONV + "[route]\nlayers=-1,-1\n" * 1000 + TAIL,
         "its map has 131072 channels; at most 65536",
     ),
     "route_from_yolo": (
@@ -228,7 +228,7 @@ def test_a_text_without_end_is_not_read(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="1,001 characters; a network description has"):
         parse_cfg("#" * 1001)
     (tmp_path / "x.cfg").write_text("#" * 5000)
-    with pytest.raises(ValueError, match=r"x\.cfg: more than 1,000 bytes"):
+    with pytest.raises(ValueError, match=r"x\.cfg: 5,000 bytes; at most 1,000"):
         build_model("darknet", num_classes=1, path=str(tmp_path / "x.cfg"))
 
 

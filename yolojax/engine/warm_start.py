@@ -245,12 +245,11 @@ def _check_fit(
         )
     else:
         advice = "config.init.skip keeps parameters fresh"
-    limit = 20 if 2 * fitting >= needed else 3
-    problems = [listed(kind, items, limit) for kind, items in kinds if items]
+    problems = [listed(kind, items, limit=3) for kind, items in kinds if items]
     raise ValueError(
         f"the weights in {weights} ({trained.name}) do not fit {model.name} with "
-        f"{model.num_classes} classes, {fitting} of {needed} arrays do; {advice}:\n"
-        + "\n".join(problems)
+        f"{model.num_classes} classes, {fitting} of {needed} arrays do; {advice}: "
+        + "; ".join(problems)
     )
 
 

@@ -15,6 +15,7 @@ from yolojax.models.dropping import STREAM
 from yolojax.models.initial import draw_variables
 from yolojax.models.layers import BatchNorm, running_statistics
 
+MAX_CLASSES = 1_000_000
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -188,11 +189,15 @@ def check_common(name: str, *, num_classes: int, dtype: str) -> None:
     """Check what every family takes.
 
     Raises:
-        ValueError: no class, or an unknown dtype.
+        ValueError: no class or too many, or an unknown dtype.
     """
-    if num_classes < 1:
+    if type(num_classes) is not int or num_classes < 1:
         raise ValueError(
-            f"num_classes of {name} is {num_classes}; a network needs at least 1"
+            f"num_classes of {name} is {num_classes!r}; a network needs at least 1"
+        )
+    if num_classes > MAX_CLASSES:
+        raise ValueError(
+            f"num_classes of {name} is {num_classes:,}; at most {MAX_CLASSES:,} work"
         )
     if dtype not in DTYPES:
         raise ValueError(f"no dtype named {dtype!r}. Choices: {', '.join(DTYPES)}")

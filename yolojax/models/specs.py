@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+# Of channels and blocks; published multiples are at most 5.
+MAX_MULTIPLE = 100
+
 # Width and height of the published COCO anchors in pixels, a row per level: strides
 # 8, 16, 32 of pictures of 640 px, and 8, 16, 32, 64 of pictures of 1280 px.
 COCO_ANCHORS_P5 = (
@@ -29,10 +32,12 @@ def check_multiple(value: float, what: str) -> None:
     """Check a multiple of channels or blocks.
 
     Raises:
-        ValueError: it is no number above 0.
+        ValueError: it is no number above 0 and at most 100.
     """
-    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{what} is {value!r}; it must be above 0")
+    if not isinstance(value, (int, float)) or not 0 < value <= MAX_MULTIPLE:
+        raise ValueError(
+            f"{what} is {value!r}; it must be above 0 and at most {MAX_MULTIPLE}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

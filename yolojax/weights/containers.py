@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from yolojax.weights.budget import Budget
 from yolojax.weights.inert import Global, NumpyArray, NumpyType, StandIn
 
 Call = Callable[[tuple[Any, ...]], Any]
 
 
-def container_calls(spend: Callable[[int], None]) -> dict[str, Call]:
+def container_calls(budget: Budget) -> dict[str, Call]:
     """What is done for the callables that make containers, bytes and NumPy's types.
 
     Args:
-        spend: told how many values each call copies; raises when it is too many.
+        budget: counts the values that calls copy, and checks keys.
 
     Returns:
         By `module.name`, a function from the tuple of arguments to the value.
@@ -26,7 +27,7 @@ def container_calls(spend: Callable[[int], None]) -> dict[str, Call]:
         values = arguments[0] if arguments else ()
         if not isinstance(values, (list, tuple, set, frozenset, dict)):
             raise ValueError(f"its pickle makes a container of {type(values).__name__}")
-        spend(len(values))
+        budget.spend(len(values))
         return values
 
     def make_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -37,7 +38,7 @@ def container_calls(spend: Callable[[int], None]) -> dict[str, Call]:
         for pair in values:
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise ValueError("its pickle makes a dict of no keys and values")
-            made[checked_key(pair[0])] = pair[1]
+            made[budget.key(pair[0])] = pair[1]
         return made
 
     def make_default_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -47,7 +48,7 @@ def container_calls(spend: Callable[[int], None]) -> dict[str, Call]:
         text, encoding = (*arguments, "latin1")[:2]
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
             raise ValueError("its pickle encodes something other than Latin-1 text")
-        spend(len(text))
+        budget.spend(len(text))
         return text.encode("latin-1")
 
     def make_complex(arguments: tuple[Any, ...]) -> complex:
@@ -60,8 +61,8 @@ def container_calls(spend: Callable[[int], None]) -> dict[str, Call]:
         "dict": make_dict,
         "list": lambda arguments: list(items(arguments)),
         "tuple": lambda arguments: tuple(items(arguments)),
-        "set": lambda arguments: set(map(checked_key, items(arguments))),
-        "frozenset": lambda arguments: frozenset(map(checked_key, items(arguments))),
+        "set": lambda arguments: set(map(budget.key, items(arguments))),
+        "frozenset": lambda arguments: frozenset(map(budget.key, items(arguments))),
         "bytes": lambda arguments: bytes(encode(arguments) if arguments else b""),
         "complex": make_complex,
         "object": lambda _: StandIn(Global("builtins", "object"), ()),
@@ -83,22 +84,3 @@ def container_calls(spend: Callable[[int], None]) -> dict[str, Call]:
             f"{package}.numeric._frombuffer": NumpyArray.from_buffer,
         }
     return calls
-
-
-def checked_key(value: Any, depth: int = 0) -> Any:
-    """A dict's key as it came.
-
-    Raises:
-        ValueError: it cannot be one, or is nested: hashing has no guard against deep
-            tuples.
-    """
-    if isinstance(value, tuple) and depth < 4:
-        for part in value:
-            checked_key(part, depth + 1)
-        return value
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise ValueError("its pickle has a key of more than 64 bits")
-    if isinstance(value, (tuple, list, dict, set)):
-        kind = type(value).__name__
-        raise ValueError(f"its pickle has a {kind} as a key, too deep or not allowed")
-    return value

@@ -13,6 +13,7 @@ from yolojax.models.description import KEYS
 from yolojax.models.model import Model
 from yolojax.weights.contents import Contents
 from yolojax.weights.mapping import classes_of, published_anchors
+from yolojax.yaml_text import MAX_CHARACTERS
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ def described_arguments(
     text = json.dumps(content)
     arguments: dict[str, Any] = {"name": "yaml", "description": text}
     model = build_described(**arguments, num_classes=1)
+    _check_blocks(model, len(state))
     anchors = published_anchors(state, in_detect_order(model, model.strides))
     if anchors is not None:
         arguments["anchors"] = by_level(model, anchors)
@@ -67,6 +69,16 @@ def described_arguments(
     if name not in state or state[name].ndim != 4:
         raise ValueError(f"its description has a head at {name}, which is not there")
     return {**arguments, "num_classes": classes_of(len(state[name]), per_level)}
+
+
+def _check_blocks(model: Model, num_arrays: int) -> None:
+    """Check that there are arrays for all blocks: to build thousands takes minutes."""
+    counts = (node.arguments for node in model.spec.nodes)
+    count = sum(max(a.get("num_blocks", 1), a.get("times", 1)) for a in counts)
+    if count > num_arrays + len(model.spec.nodes):
+        raise ValueError(
+            f"its description has {count:,} blocks, and the file {num_arrays:,} arrays"
+        )
 
 
 def in_detect_order(model: Model, levels: Sequence[T]) -> tuple[T, ...]:
@@ -89,12 +101,16 @@ def plain(value: Any) -> Any:
         ValueError: it holds something else than lists, dicts, texts and numbers, is
             nested too deep, or is too large.
     """
-    left = _MAX_VALUES
+    left, letters = _MAX_VALUES, MAX_CHARACTERS
 
     def copied(value: Any, depth: int) -> Any:
-        nonlocal left
+        nonlocal left, letters
         left -= 1
-        if left < 0 or depth > 8:
+        if isinstance(value, str):
+            letters -= len(value)
+        elif isinstance(value, dict):
+            letters -= sum(len(key) for key in value if isinstance(key, str))
+        if left < 0 or letters < 0 or depth > 8:
             raise ValueError("its description is too large, or contains itself")
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             return {key: copied(part, depth + 1) for key, part in value.items()}

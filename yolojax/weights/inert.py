@@ -21,6 +21,21 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+def shown(value: Any) -> str:
+    """A short, printable form of a simple value, or the name of its type.
+
+    Only of what is simple: a list of forty lists, each twice in the next, has no end.
+    """
+    if isinstance(value, (str, bytes)):
+        return ascii(value[:60])
+    if isinstance(value, (int, float)):
+        small = isinstance(value, float) or value.bit_length() <= 1024
+        return ascii(value)[:60] if small else "a number of thousands of digits"
+    if isinstance(value, Global):
+        return ascii(str(value)[:60])[1:-1]
+    return type(value).__name__
+
+
 class StandIn:
     """An object of any class: what a file says about it.
 
@@ -58,7 +73,8 @@ class StandIn:
     def build(self, state: Any) -> None:
         """Take the object's state; of (dict, slots) both."""
         if len(self._states) >= 8:
-            raise ValueError(f"its pickle sets the state of a {self.kind} too often")
+            kind = shown(self.kind)
+            raise ValueError(f"its pickle sets the state of a {kind} too often")
         parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
         self._states += tuple(part for part in parts if isinstance(part, dict))
 
@@ -112,8 +128,8 @@ class NumpyType:
             ValueError: it is not one of booleans or numbers.
         """
         if not self._KNOWN.fullmatch(self._text):
-            shown = ascii(self._text[:40])
-            raise ValueError(f"its pickle has a NumPy array of type {shown}: not read")
+            kind = shown(self._text)
+            raise ValueError(f"its pickle has a NumPy array of type {kind}: not read")
         return np.dtype(self._text)
 
 

@@ -18,10 +18,13 @@ from yolojax.models.blocks import NormedCspStage, ParallelPooling, PyramidPoolin
 from yolojax.models.model import Model
 from yolojax.models.network import Network
 from yolojax.models.reshaping import PlainConv
+from yolojax.printable import printable
 from yolojax.trees import flatten, unflatten_variables
 from yolojax.weights import classifiers
+from yolojax.weights.inert import shown
 
 # What published files hold besides parameters; the model has its own anchors.
+_MAX_ANCHORS = 4_096
 _NOT_PARAMETERS = ("num_batches_tracked", "anchors", "anchor_grid", "stride")
 
 _LEAVES = {
@@ -172,7 +175,7 @@ def from_state_dict(model: Network, state: Mapping[str, np.ndarray]) -> dict[str
         Nested dicts of NumPy float32 arrays (float64 where the file holds float64).
 
     Raises:
-        ValueError: names are missing or left over, or shapes differ; all are listed.
+        ValueError: names are missing or left over, or shapes differ; some are listed.
     """
     shapes = flatten(model.shapes())
     names = published_names(model, shapes)
@@ -207,8 +210,8 @@ def from_state_dict(model: Network, state: Mapping[str, np.ndarray]) -> dict[str
     ]
     if problems:
         raise ValueError(
-            f"the weights do not fit {model.name} with {model.num_classes} classes:\n"
-            + "\n".join(problems)
+            f"the weights do not fit {model.name} with {model.num_classes} classes: "
+            + "; ".join(problems)
         )
     return unflatten_variables(leaves)
 
@@ -266,11 +269,12 @@ def published_anchors(
     for name, array in state.items():
         if not name.endswith(".anchors"):
             continue
-        cells = np.asarray(array, np.float64)
-        if cells.ndim != 3 or len(cells) != len(strides):
+        if array.ndim != 3 or len(array) != len(strides) or array.size > _MAX_ANCHORS:
             raise ValueError(
-                f"{name} has shape {cells.shape}; expected [{len(strides)}, anchors, 2]"
+                f"{shown(name)} has shape {array.shape}; expected "
+                f"[{len(strides)}, anchors, 2]"
             )
+        cells = np.asarray(array, np.float64)
         pixels = cells * np.asarray(strides, np.float64)[:, None, None]
         return tuple(tuple((float(w), float(h)) for w, h in row) for row in pixels)
     return None
@@ -376,7 +380,7 @@ def _their_shape(shape: tuple[int, ...], path: str) -> tuple[int, ...]:
     return outputs, inputs, height, width
 
 
-def listed(kind: str, items: list[str], limit: int = 20) -> str:
-    """Up to `limit` of the items below a line that counts them."""
-    more = f"\n  and {len(items) - limit} more" if len(items) > limit else ""
-    return f"{kind} ({len(items)}):\n  " + "\n  ".join(items[:limit]) + more
+def listed(kind: str, items: list[str], limit: int = 4) -> str:
+    """How many items there are, and up to `limit` of them, in one line."""
+    more = f", and {len(items) - limit} more" if len(items) > limit else ""
+    return f"{kind} ({len(items)}): {', '.join(map(printable, items[:limit]))}{more}"

@@ -17,7 +17,10 @@ from yolojax.models.classifiers import CLASSIFIERS, build_classifier
 from yolojax.models.detector import build_model
 from yolojax.models.network import Network
 from yolojax.ops.letterbox import LETTERBOXES
+from yolojax.printable import printable
 from yolojax.trees import flatten, unflatten_variables
+from yolojax.weights.descriptions import plain
+from yolojax.weights.inert import shown
 
 _KEY = "model"
 _PARTS = ("params/", "batch_stats/")
@@ -26,6 +29,10 @@ _DETECTORS = ("yolo",)
 # Height and width that published weights were trained for, in pixels.
 _SIDES = {"darknets": 256, "cspnets": 256, "backbone": 640}
 _SIDE = 224
+# The deepest published networks have a depth of 5.
+_MAX_DEPTH = 10
+# What builders raise for arguments of a wrong kind that they do not check.
+_UNFIT = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 def is_own(model: Network) -> bool:
@@ -86,16 +93,33 @@ def described(description: Mapping[str, Any]) -> tuple[dict[str, Any], Network] 
     Raises:
         ValueError: an argument is unknown or does not fit.
     """
-    arguments = description.get(_KEY)
-    if not isinstance(arguments, Mapping):
+    given = description.get(_KEY)
+    name = given.get("name") if isinstance(given, dict) else None
+    if not isinstance(name, str) or (
+        name not in CLASSIFIERS and name not in _DETECTORS
+    ):
         return None
-    arguments = {str(key): value for key, value in arguments.items()}
-    name = arguments.get("name")
-    if not isinstance(name, str):
-        return None
-    if name in CLASSIFIERS:
-        return arguments, build_classifier(**arguments)
-    return (arguments, build_model(**arguments)) if name in _DETECTORS else None
+    arguments = plain(given)
+    _check_depth(arguments)
+    build = build_classifier if name in CLASSIFIERS else build_model
+    try:
+        return arguments, build(**arguments)
+    except _UNFIT as error:
+        raise ValueError(
+            f"its description of {name} cannot be built "
+            f"({type(error).__name__}: {printable(error, 200)})"
+        ) from error
+
+
+def _check_depth(arguments: Mapping[str, Any]) -> None:
+    """Check that a network is not so deep that to build it would take minutes."""
+    for key, value in arguments.items():
+        if isinstance(value, dict):
+            _check_depth(value)
+        elif key == "depth" and isinstance(value, (int, float)) and value > _MAX_DEPTH:
+            raise ValueError(
+                f"its description has depth {value:g}; at most {_MAX_DEPTH} is read"
+            )
 
 
 def has_own_paths(state: Mapping[str, np.ndarray]) -> bool:
@@ -123,7 +147,7 @@ def from_own(model: Network, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         first = min(wrong)
         raise ValueError(
             f"the weights do not fit {model.name}: {len(wrong)} of its arrays are "
-            f"missing, unused or mis-shaped, as {first}: expected "
+            f"missing, unused or mis-shaped, as {shown(first)}: expected "
             f"{shapes.get(first, 'nothing')}, came {found.get(first, 'nothing')}"
         )
     return unflatten_variables({p: np.array(array) for p, array in state.items()})

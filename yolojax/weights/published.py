@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from yolojax.files import open_file
 from yolojax.models.cfg import parse_cfg, read_cfg
 from yolojax.models.classifiers import build_classifier
 from yolojax.models.darknet import DARKNET
@@ -38,6 +39,8 @@ _FOCUS = "model.0.conv.conv.weight"
 _STEMS = (f".{_STEM}", f".{_FOCUS}")
 # Number of the head in the published description, by levels.
 _HEADS = {3: 24, 4: 33}
+# Levels, and sides of anchors on one; published networks have four and six.
+_MAX_ROW = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +81,9 @@ def read_weights(path: str | Path) -> Contents:
         ValueError: there is no such file, or it cannot be read.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"no weights at {path}: there is no such file")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(9)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return read_safetensors(path)
@@ -110,8 +113,14 @@ def read_published(path: str | Path, cfg: str | Path = "") -> Published:
     try:
         arguments, model, variables = _network(state, contents)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}\n{_found(contents)}") from error
+        raise ValueError(f"{path}: {error}; {_found(contents)}") from error
     names = contents.class_names
+    ours = contents.description.get("class_names") is not None
+    if names is not None and ours and len(names) != model.num_classes:
+        raise ValueError(
+            f"{path}: its metadata has {len(names)} class names, and the network has "
+            f"{model.num_classes} classes"
+        )
     if names is None or len(names) != model.num_classes:
         names = placeholder_names(model.num_classes)
     return Published(model, arguments, variables, names, contents)
@@ -366,9 +375,9 @@ def _numbers(description: Mapping[str, Any], key: str) -> list[float]:
 def _described_anchors(description: Mapping[str, Any]) -> Any:
     """Anchors in pixels as a YOLOv5 description lists them, flat rows; or None."""
     rows = description.get("anchors")
-    if not isinstance(rows, (list, tuple)) or not rows:
+    if not isinstance(rows, (list, tuple)) or not 1 <= len(rows) <= _MAX_ROW:
         return None
-    if not all(isinstance(row, (list, tuple)) for row in rows):
+    if not all(isinstance(row, (list, tuple)) and len(row) <= _MAX_ROW for row in rows):
         return None
     if not all(isinstance(side, (int, float)) for row in rows for side in row):
         return None

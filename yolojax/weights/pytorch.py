@@ -10,18 +10,24 @@ Source: the format as torch.save writes it, pytorch.org/docs/stable/notes/serial
 from __future__ import annotations
 
 import io
-import mmap
+import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from yolojax.files import open_file
+from yolojax.printable import printable
+from yolojax.weights.budget import MAX_BYTES, Budget
 from yolojax.weights.contents import Contents, contents_of
+from yolojax.weights.inert import shown
 from yolojax.weights.tensors import TENSOR_CALLS, Storage, View, storage_of
-from yolojax.weights.unpickle import MAX_BYTES, Machine
+from yolojax.weights.unpickle import Machine
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# Bytes of a zip archive's list of entries; those of 20,000 tensors have two million.
+_MAX_DIRECTORY = 4 * 2**20
 
 
 def read_pytorch(path: str | Path) -> Contents:
@@ -35,30 +41,55 @@ def read_pytorch(path: str | Path) -> Contents:
         See `Contents`; arrays are read-only views in the file's own precision.
 
     Raises:
-        ValueError: it is no such file, is cut off or contradicts itself, tries to call
-            something, or holds no weights.
+        ValueError: there is no such file, it is no regular or no such file, is cut
+            off or contradicts itself, tries to call something, or holds no weights.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
+    with open_file(path) as file:
+        try:
             start = file.read(4)
+            file.seek(0)
             if start.startswith(b"PK"):
-                return _read_zip(path)
+                return _read_zip(file)
             if start[:1] == b"\x80":
                 return _read_legacy(file)
-        shown = "nothing" if not start else f"the bytes {start.hex(' ')}"
-        raise ValueError(
-            f"no PyTorch file: it starts with {shown}, where a zip archive or a pickle "
-            f"is expected"
-        )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+            found = "nothing" if not start else f"the bytes {start.hex(' ')}"
+            raise ValueError(
+                f"no PyTorch file: it starts with {found}, where a zip archive or a "
+                f"pickle is expected"
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
-def _read_zip(path: Path) -> Contents:
+class _Opened:
+    """A file whose archive is being opened: a list of entries may be any size."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.limit: int | None = _MAX_DIRECTORY
+
+    def read(self, size: int = -1) -> bytes:
+        if self.limit is None:
+            return self._file.read(size)
+        most = self.limit + 1 if size < 0 else min(size, self.limit + 1)
+        content = self._file.read(most)
+        if len(content) > self.limit:
+            raise ValueError(
+                f"its list of entries has more than {self.limit:,} bytes, which no "
+                f"weights need"
+            )
+        return content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _read_zip(file: BinaryIO) -> Contents:
+    opened = _Opened(file)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read_archive(archive, path.stat().st_size)
+        with zipfile.ZipFile(opened) as archive:  # type: ignore[arg-type]
+            opened.limit = None
+            return _read_archive(archive, _size_of(file))
     except (
         zipfile.BadZipFile,
         zipfile.LargeZipFile,
@@ -70,8 +101,9 @@ def _read_zip(path: Path) -> Contents:
         OverflowError,
         zlib.error,
     ) as error:
+        problem = f"{type(error).__name__}: {printable(error, 200)}"
         raise ValueError(
-            f"a broken zip archive, perhaps cut off ({type(error).__name__}: {error})"
+            f"a broken zip archive, perhaps cut off ({problem})"
         ) from error
 
 
@@ -91,16 +123,16 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> Contents:
     # PyTorch never compresses: what unpacks to more than is there is no weights.
     for entry in entries.values():
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"its entry {ascii(entry.filename)} is compressed")
+            raise ValueError(f"its entry {shown(entry.filename)} is compressed")
         if entry.file_size != entry.compress_size or entry.file_size > file_size:
             raise ValueError(
-                f"its entry {ascii(entry.filename)} states {entry.file_size} bytes, "
+                f"its entry {shown(entry.filename)} states {entry.file_size} bytes, "
                 f"stored are {entry.compress_size} of a file of {file_size}"
             )
     end = 0
     for entry in sorted(entries.values(), key=lambda entry: entry.header_offset):
         if entry.header_offset < end:
-            raise ValueError(f"its entry {ascii(entry.filename)} overlaps another one")
+            raise ValueError(f"its entry {shown(entry.filename)} overlaps another one")
         end = entry.header_offset + 30 + entry.file_size
     order = entries.get(f"{prefix}byteorder")
     if order is not None and order.file_size < 16:
@@ -111,11 +143,11 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> Contents:
     def read(storage: Storage) -> bytes:
         name = f"{prefix}data/{storage.key}"
         if name not in entries:
-            raise ValueError(f"its entry {ascii(name)} is missing")
+            raise ValueError(f"its entry {shown(name)} is missing")
         size = storage.size * storage.dtype.itemsize
         if entries[name].file_size != size:
             raise ValueError(
-                f"its entry {ascii(name)} has {entries[name].file_size} bytes, where "
+                f"its entry {shown(name)} has {entries[name].file_size} bytes, where "
                 f"the pickle states {size}"
             )
         return archive.read(entries[name])
@@ -131,59 +163,75 @@ def _read_archive(archive: zipfile.ZipFile, file_size: int) -> Contents:
     return contents_of(Machine(TENSOR_CALLS, persistent).run(stream))
 
 
-def _read_legacy(file: Any) -> Contents:
+def _read_legacy(file: BinaryIO) -> Contents:
     """The older format: magic number, version, system, object, keys, storages."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-        storages: dict[str, Storage] = {}
+    size, budget = _size_of(file), Budget()
+    storages: dict[str, Storage] = {}
 
-        def persistent(identity: Any) -> Any:
-            if isinstance(identity, tuple) and identity[:1] == ("module",):
-                return identity[1]  # a class, with its source text beside
-            storage, view = storage_of(identity, storages)
-            return View(storage, view) if view is not None else storage
+    def persistent(identity: Any) -> Any:
+        if isinstance(identity, tuple) and identity[:1] == ("module",):
+            return identity[1]  # a class, with its source text beside
+        storage, view = storage_of(identity, storages)
+        return View(storage, view) if view is not None else storage
 
-        magic = _run(stream)
-        if magic != LEGACY_MAGIC:
-            raise ValueError("a pickle, but none that PyTorch wrote")
-        version, system = _run(stream), _run(stream)
-        if version != 1001 or not isinstance(system, dict):
-            raise ValueError(f"PyTorch's protocol is {version!r}; only 1001 is known")
-        _check_order(system.get("little_endian", True) is True)
-        found = Machine(TENSOR_CALLS, persistent).run(stream)
-        keys = _run(stream)
-        if not isinstance(keys, list) or len(set(map(str, keys))) != len(keys):
+    if not _is(_run(file, budget), LEGACY_MAGIC):
+        raise ValueError("a pickle, but none that PyTorch wrote")
+    version, system = _run(file, budget), _run(file, budget)
+    if not _is(version, 1001) or not isinstance(system, dict):
+        raise ValueError(f"PyTorch's protocol is {shown(version)}; only 1001 is known")
+    _check_order(system.get("little_endian", True) is True)
+    found = Machine(TENSOR_CALLS, persistent, budget).run(file)
+    places = _places(file, size, _run(file, budget), storages)
+
+    def read(storage: Storage) -> bytes:
+        if storage.key not in places:
+            raise ValueError(f"its storage {shown(storage.key)} is missing")
+        file.seek(places[storage.key])
+        return file.read(storage.size * storage.dtype.itemsize)
+
+    for storage in storages.values():
+        storage.read = read
+    return contents_of(found)
+
+
+def _places(
+    file: BinaryIO, size: int, keys: Any, storages: dict[str, Storage]
+) -> dict[str, int]:
+    """Where the storages start that follow the last pickle, in the order of `keys`."""
+    if not isinstance(keys, list):
+        raise ValueError("its list of storages is broken")
+    places: dict[str, int] = {}
+    for key in keys:
+        storage = storages.get(key) if isinstance(key, str) else None
+        if storage is None:
+            raise ValueError(f"its storage {shown(key)} belongs to no tensor")
+        if key in places:
             raise ValueError("its list of storages is broken")
-        places: dict[str, int] = {}
-        for key in keys:
-            storage = storages.get(key) if isinstance(key, str) else None
-            if storage is None:
-                raise ValueError(f"its storage {ascii(key)[:40]} belongs to no tensor")
-            head = stream.read(8)
-            size = storage.size * storage.dtype.itemsize
-            stated = int.from_bytes(head, "little", signed=True)
-            if len(head) < 8 or stream.tell() + size > len(stream):
-                raise ValueError(f"cut off in its storage {ascii(key)}")
-            if stated != storage.size:
-                raise ValueError(
-                    f"its storage {ascii(key)} has {stated} elements, where the pickle "
-                    f"states {storage.size}"
-                )
-            places[key] = stream.tell()
-            stream.seek(size, io.SEEK_CUR)
-
-        def read(storage: Storage) -> bytes:
-            if storage.key not in places:
-                raise ValueError(f"its storage {ascii(storage.key)} is missing")
-            start = places[storage.key]
-            return stream[start : start + storage.size * storage.dtype.itemsize]
-
-        for storage in storages.values():
-            storage.read = read
-        return contents_of(found)
+        head = file.read(8)
+        length = storage.size * storage.dtype.itemsize
+        stated = int.from_bytes(head, "little", signed=True)
+        if len(head) < 8 or file.tell() + length > size:
+            raise ValueError(f"cut off in its storage {shown(key)}")
+        if stated != storage.size:
+            raise ValueError(
+                f"its storage {shown(key)} has {stated} elements, where the pickle "
+                f"states {storage.size}"
+            )
+        places[key] = file.tell()
+        file.seek(length, io.SEEK_CUR)
+    return places
 
 
-def _run(stream: Any) -> Any:
-    return Machine({}, _no_storages).run(stream)
+def _run(file: BinaryIO, budget: Budget) -> Any:
+    return Machine({}, _no_storages, budget).run(file)
+
+
+def _is(value: Any, number: int) -> bool:
+    return type(value) is int and value == number
+
+
+def _size_of(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 def _no_storages(identity: Any) -> Any:

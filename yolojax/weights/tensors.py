@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from yolojax.weights.containers import Call
-from yolojax.weights.inert import Global, checked_sizes
+from yolojax.weights.inert import Global, checked_sizes, shown
 
 _DTYPES: dict[str, Any] = {
     "Half": np.float16,
@@ -46,6 +46,9 @@ _TORCH_DTYPES = {
     "torch.bool": "Bool",
 }
 
+# Of a storage's name, which is a short number.
+_MAX_KEY = 200
+
 
 class Storage:
     """A row of numbers in the file, read when it is first asked for.
@@ -66,7 +69,7 @@ class Storage:
         """The numbers, flat and read-only."""
         if self._content is None:
             if self.read is None:
-                raise ValueError(f"its storage {ascii(self.key)} is missing")
+                raise ValueError(f"its storage {shown(self.key)} is missing")
             self._content = np.frombuffer(self.read(self), self.dtype, self.size)
         return self._content
 
@@ -111,7 +114,7 @@ class Tensor:
             raise ValueError(
                 f"its pickle has a tensor of shape {self.shape}, strides "
                 f"{self.strides} and offset {self.offset} that leaves its storage "
-                f"{ascii(storage.key)} of {there} elements"
+                f"{shown(storage.key)} of {there} elements"
             )
 
     @property
@@ -127,6 +130,8 @@ class Tensor:
             return np.zeros(self.shape, self.dtype)
         content = self.storage.content
         if content.dtype != self.dtype:
+            # By bytes: three floats are one double and a half.
+            content = content.view(np.uint8)
             whole = len(content) // self.dtype.itemsize * self.dtype.itemsize
             content = content[:whole].view(self.dtype)
         return np.lib.stride_tricks.as_strided(
@@ -148,7 +153,7 @@ class View:
         if self.offset + self.size > storage.size:
             raise ValueError(
                 f"its pickle has a view of {self.size} elements from {self.offset} "
-                f"that leaves its storage {ascii(storage.key)} of {storage.size}"
+                f"that leaves its storage {shown(storage.key)} of {storage.size}"
             )
 
 
@@ -159,19 +164,24 @@ def storage_of(
     if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6:
         raise ValueError("its pickle has a persistent id that is no storage's")
     what, kind, key, _, size, *rest = identity
-    if what != "storage" or not isinstance(key, str) or not isinstance(kind, Global):
+    if not (isinstance(what, str) and isinstance(key, str)) or what != "storage":
+        raise ValueError("its pickle has a persistent id that is no storage's")
+    if not isinstance(kind, Global) or len(key) > _MAX_KEY:
         raise ValueError("its pickle has a persistent id that is no storage's")
     dtype = _STORAGES.get(str(kind))
     if dtype is None:
-        raise ValueError(f"its storage {ascii(key)} is a {kind}, which is not read")
+        raise ValueError(
+            f"its storage {shown(key)} is a {shown(kind)}, which is not read"
+        )
     (size,) = checked_sizes((size,), "the size of a storage")
     storage = storages.setdefault(key, Storage(key, dtype, size))
     if storage.dtype != dtype or storage.size != size:
-        raise ValueError(f"its storage {ascii(key)} is described in two ways")
+        raise ValueError(f"its storage {shown(key)} is described in two ways")
     if not rest or rest[0] is None:
         return storage, None
-    _, *view = rest[0]
-    offset, length = checked_sizes(view, "the view of a storage")
+    if not isinstance(rest[0], tuple) or len(rest[0]) != 3:
+        raise ValueError("the view of a storage is no key, offset and size")
+    offset, length = checked_sizes(rest[0][1:], "the view of a storage")
     return storage, (offset, length)
 
 
@@ -193,10 +203,11 @@ def _tensor(arguments: tuple[Any, ...]) -> Tensor:
 
 def _tensor_of_type(arguments: tuple[Any, ...]) -> Tensor:
     """`_rebuild_tensor_v3`: a view of an untyped storage, with its type."""
-    kind = str(arguments[6])
-    if kind not in _TORCH_DTYPES:
-        raise ValueError(f"its pickle has a tensor of {ascii(kind)[:60]}: not read")
-    dtype = np.dtype(_DTYPES[_TORCH_DTYPES[kind]])
+    kind = arguments[6]
+    known = _TORCH_DTYPES.get(str(kind)) if isinstance(kind, Global) else None
+    if known is None:
+        raise ValueError(f"its pickle has a tensor of {shown(kind)}: not read")
+    dtype = np.dtype(_DTYPES[known])
     return Tensor(*arguments[:4], dtype=dtype)
 
 
@@ -209,9 +220,9 @@ def _parameter(arguments: tuple[Any, ...]) -> Any:
 def _of_subclass(arguments: tuple[Any, ...]) -> Any:
     """`_rebuild_from_type_v2(function, type, arguments, state)`."""
     function, _, inner, *_ = arguments
-    call = _TENSORS.get(str(function))
+    call = _TENSORS.get(str(function)) if isinstance(function, Global) else None
     if call is None or not isinstance(inner, tuple):
-        raise ValueError(f"the file tries to call {ascii(str(function))[1:61]}")
+        raise ValueError(f"the file tries to call {shown(function)}")
     return call(inner)
 
 

@@ -14,13 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from yolojax.weights.containers import Call, checked_key, container_calls
-from yolojax.weights.inert import Global, StandIn
+from yolojax.printable import printable
+from yolojax.weights.budget import MAX_BYTES, Budget, Window
+from yolojax.weights.containers import Call, container_calls
+from yolojax.weights.inert import Global, StandIn, shown
 
-# A training checkpoint of the largest published model takes some 600,000 steps and
-# two megabytes; an empty dict costs a file one byte and memory 64.
-MAX_OPERATIONS = 2_000_000
-MAX_BYTES = 64 * 2**20
+# Names of modules and classes; real ones have some sixty.
+_MAX_NAME = 1_000
 
 
 class Machine:
@@ -30,15 +30,21 @@ class Machine:
         calls: what to do for a callable that the file names, by `module.name`, with
             the tuple of its arguments; besides the containers and NumPy's types.
         persistent: what stands for the object with a persistent id.
+        budget: of the file, where it holds several pickles.
     """
 
-    def __init__(self, calls: Mapping[str, Call], persistent: Callable[[Any], Any]):
-        self._calls = {**container_calls(self._spend), **calls}
+    def __init__(
+        self,
+        calls: Mapping[str, Call],
+        persistent: Callable[[Any], Any],
+        budget: Budget | None = None,
+    ):
+        self._budget = budget or Budget()
+        self._calls = {**container_calls(self._budget), **calls}
         self._persistent = persistent
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
-        self._copied = 0
 
     def run(self, stream: Any) -> Any:
         """The object that the pickle at the stream's position describes.
@@ -57,17 +63,18 @@ class Machine:
         except (IndexError, KeyError, TypeError, OverflowError) as error:
             kind = type(error).__name__
             raise ValueError(
-                f"its pickle contradicts itself ({kind}: {error})"
+                f"its pickle contradicts itself ({kind}: {printable(error, 200)})"
             ) from error
 
     def _run(self, stream: Any) -> Any:
         start = stream.tell()
-        for count, (opcode, argument, place) in enumerate(_operations(stream)):
-            if count >= MAX_OPERATIONS or (place or 0) - start > MAX_BYTES:
+        for opcode, argument, place in _operations(Window(stream)):
+            if (place or 0) - start > MAX_BYTES:
                 raise ValueError(
-                    f"its pickle is larger than {MAX_OPERATIONS:,} operations or "
-                    f"{MAX_BYTES:,} bytes, which no weights need"
+                    f"its pickle is larger than {MAX_BYTES:,} bytes, which no weights "
+                    f"need"
                 )
+            self._budget.step(opcode.name, argument)
             if opcode.name == "STOP":
                 return self._pop()
             self._do(opcode.name, argument)
@@ -140,7 +147,7 @@ class Machine:
         self._set_items(values)
 
     def _frozen_set(self, _: Any) -> None:
-        self._stack.append(frozenset(map(checked_key, self._pop_marked())))
+        self._stack.append(frozenset(map(self._budget.key, self._pop_marked())))
 
     def _append(self, _: Any) -> None:
         self._extend([self._pop()])
@@ -173,23 +180,23 @@ class Machine:
                 f"{type(target).__name__}"
             )
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[checked_key(key)] = value
+            target[self._budget.key(key)] = value
 
     def _add_items(self, _: Any) -> None:
         values, target = self._pop_marked(), self._top()
         if not isinstance(target, set):
             raise ValueError(f"its pickle adds to a {type(target).__name__}")
-        target.update(map(checked_key, values))
+        target.update(map(self._budget.key, values))
 
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        self._stack.append(Global(module, name))
+        self._stack.append(_named(module, name))
 
     def _stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("its pickle names a class by something that is no text")
-        self._stack.append(Global(module, name))
+        self._stack.append(_named(module, name))
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self._pop(), self._pop()
@@ -198,7 +205,7 @@ class Machine:
     def _instance(self, argument: str) -> None:
         arguments = tuple(self._pop_marked())
         module, _, name = argument.partition(" ")
-        self._stack.append(self.call(Global(module, name), arguments))
+        self._stack.append(self.call(_named(module, name), arguments))
 
     def _object(self, _: Any) -> None:
         function, *arguments = self._pop_marked()
@@ -215,6 +222,7 @@ class Machine:
             raise ValueError(f"its pickle makes an object of a {type(kind).__name__}")
         if str(kind) in _NEW_CONTAINERS:
             return self._calls[str(kind)](arguments)
+        self._budget.spend(len(arguments))
         return StandIn(kind, (*arguments, keywords) if keywords else arguments)
 
     def call(self, function: Any, arguments: Any) -> Any:
@@ -226,6 +234,7 @@ class Machine:
         """
         if not isinstance(arguments, tuple):
             raise ValueError(f"its pickle calls with a {type(arguments).__name__}")
+        self._budget.spend(len(arguments))
         if not isinstance(function, Global):
             raise ValueError(
                 f"the file tries to call an object of type {type(function).__name__}"
@@ -237,9 +246,9 @@ class Machine:
             return self._new(arguments[0], arguments[1:])
         if name in _INERT_CALLS or _looks_like_a_class(function):
             return StandIn(function, arguments)
-        shown = ", ".join(map(_shown, arguments[:3]))
+        given = ", ".join(map(shown, arguments[:3]))
         raise ValueError(
-            f"the file tries to call {_shown(name)[1:-1]}({shown}), which is refused: "
+            f"the file tries to call {shown(function)}({given}), which is refused: "
             f"weights need no such call"
         )
 
@@ -257,19 +266,20 @@ class Machine:
     def _persistent_object(self, _: Any) -> None:
         self._stack.append(self._persistent(self._pop()))
 
-    def _spend(self, amount: int) -> None:
-        """Count what calls copy: naming one long list again and again costs nothing."""
-        self._copied += amount
-        if self._copied > MAX_OPERATIONS:
-            raise ValueError("its pickle copies the same values again and again")
-
 
 def _operations(stream: Any) -> Iterator[tuple[Any, Any, int | None]]:
     """The pickle's operations with their arguments and places."""
     try:
         yield from pickletools.genops(stream)
     except ValueError as error:
-        raise ValueError(f"its pickle is broken or cut off ({error})") from error
+        problem = printable(error, 200)
+        raise ValueError(f"its pickle is broken or cut off ({problem})") from error
+
+
+def _named(module: str, name: str) -> Global:
+    if len(module) > _MAX_NAME or len(name) > _MAX_NAME:
+        raise ValueError(f"its pickle names a class by more than {_MAX_NAME:,} letters")
+    return Global(module, name)
 
 
 def _checked_literal(value: Any) -> Any:
@@ -284,17 +294,6 @@ def _looks_like_a_class(function: Global) -> bool:
     last = function.name.rpartition(".")[2].lstrip("_")
     known = root in sys.stdlib_module_names or root == "__builtin__"
     return last[:1].isupper() and not known
-
-
-def _shown(value: Any) -> str:
-    """A short, printable form of a simple value, or its type."""
-    if isinstance(value, (str, bytes)):
-        return ascii(value[:60])
-    if isinstance(value, (int, float)):
-        return ascii(value)[:60]
-    if isinstance(value, Global):
-        return ascii(str(value)[:60])[1:-1]
-    return type(value).__name__
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
