@@ -43,6 +43,10 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.folds = ConfigDict(dict(count=0, index=0, kind="stratified", groups=""))
     c.data.max_boxes = 0  # taught boxes of a picture; 0: all
     c.data.num_threads = 0  # 0: one a core
+    c.data.white = (
+        0  # of 16-bit images, what becomes 255; 0: their largest value decides
+    )
+    c.data.decode_megabytes = 300.0  # that decoding one image may take
     c.data.cache = "encoded"  # none, encoded, disk, device
     c.data.cache_bytes = 0  # most that the cache may take; 0: what is free
     c.data.cache_dir = ""  # of the disk cache; empty: in the user's cache folder

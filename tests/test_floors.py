@@ -19,7 +19,7 @@ FLOORS = [
     {"models"},
     {"optim", "metrics", "weights", "compression"},
     {"engine", "vis", "automatic"},
-    {"hyperparameters", "changes", "config_paths"},
+    {"hyperparameters", "changes", "config_paths", "decoding"},
     {"settings", "datasets"},
     {"network", "objectives", "rows"},
     {"control"},

@@ -17,7 +17,9 @@ from yolojax import datasets, files, objectives
 from yolojax.classifying import ClassPredictor
 from yolojax.data import media
 from yolojax.data.report import Report
+from yolojax.decoding import decoding_of
 from yolojax.inference import Loaded
+from yolojax.records import Decoding
 from yolojax.vis import draw
 
 # Classes that get a column of their own; and the best so many of each picture.
@@ -103,7 +105,8 @@ def predict_pictures(
     unsure: list[_Cell] = []
     threads = datasets.num_threads(loaded.settings)
     start = 0
-    for group in _decoded(pictures, predictor.batch_size, threads, report):
+    decoding = decoding_of(loaded.settings)
+    for group in _decoded(pictures, predictor.batch_size, threads, decoding, report):
         # An unreadable picture has its place in the batch, so that it changes no other.
         given = [_BLANK if picture is None else picture for _, picture in group]
         found = predictor(given, start)
@@ -272,13 +275,18 @@ def _caption(row: np.ndarray, class_names: Sequence[str], several: bool) -> str:
 
 
 def _decoded(
-    items: Sequence[media.MediaItem], size: int, num_threads: int, report: Report
+    items: Sequence[media.MediaItem],
+    size: int,
+    num_threads: int,
+    decoding: Decoding,
+    report: Report,
 ) -> Iterator[list[tuple[media.MediaItem, np.ndarray | None]]]:
     """Groups of files with their pictures, decoded by threads; None: unreadable."""
 
     def read(item: media.MediaItem) -> tuple[np.ndarray | None, Report]:
         own = Report()
-        return media.read_image(item, own), own
+        decoded = media.decode_item(item, own, decoding)
+        return None if decoded is None else decoded.pixels, own
 
     with ThreadPoolExecutor(num_threads) as pool:
         for start in range(0, len(items), size):

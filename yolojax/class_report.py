@@ -214,7 +214,12 @@ class _Judged(NamedTuple):
 
 def _small(example: Example) -> np.ndarray:
     """The picture fitted into a cell at once: photographs are large."""
-    picture = decode_image(example.image, min_size=mistakes.CELL)
+    picture = decode_image(
+        example.image,
+        min_size=mistakes.CELL,
+        decoding=example.decoding,
+        may_shrink=True,
+    )
     return fit_into(picture, mistakes.CELL)
 
 

@@ -221,7 +221,10 @@ def evaluate_classifiers(
     parts = []
     for start in range(0, len(indices), batch_size):
         some = indices[start : start + batch_size]
-        pictures = [decode_image(data.source[index].image) for index in some]
+        pictures = [
+            decode_image(example.image, decoding=example.decoding, may_shrink=True)
+            for example in map(data.source.__getitem__, some)
+        ]
         parts.append(predict(pictures, start))
         if progress is not None:
             progress(start + len(some), len(indices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import inspect
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from yolojax import lookup
+from yolojax import decoding, lookup
 from yolojax.augment.mirrored import mirror_note
 from yolojax.data import check, pipeline
 from yolojax.data.report import Report
@@ -36,11 +37,14 @@ class Data:
         source: an entry of `SOURCES`.
         keep: int64 indices of the pictures that can be read.
         report: what is wrong with it.
+        white: of its 16-bit images, the value that is white as far as they tell; 0
+            where there are none.
     """
 
     source: Any
     keep: np.ndarray
     report: Report
+    white: int = 0
 
 
 def num_threads(settings: Mapping[str, Any]) -> int:
@@ -267,17 +271,25 @@ def look_at_pictures(
     """
     report = Report()
     report.merge(source.report)
+    chosen = settings["data"]
+    if hasattr(source, "decoding"):
+        source.decoding = decoding.decoding_of(settings)
+    whites: collections.Counter[int] = collections.Counter()
     found, keep = check.scan(
         source,
         num_threads=num_threads(settings),
         cache_path=cache_path,
         digests=digests,
+        whites=whites,
         progress=progress,
     )
     report.merge(found)
+    white = max(whites, default=0)
+    decoding.set_white([source], chosen["white"] or white)
+    check.note_white(whites, chosen["white"], report)
     if settings["data"]["strict"]:
         report.raise_if_any()
-    return Data(source, keep, report)
+    return Data(source, keep, report, white)
 
 
 def parts_by_name(train: Data, val: Data | None) -> dict[str, tuple[Any, np.ndarray]]:

@@ -32,6 +32,7 @@ from yolojax.data.sampling import epoch_length
 from yolojax.data.staged import Part, StagedStream, steps_of_part
 from yolojax.data.stored import make_shards
 from yolojax.datasets import Data
+from yolojax.decoding import with_white
 from yolojax.engine import classify, device_cache, evaluate, scales, sharding, stages
 from yolojax.engine.feed import Feed, from_devices, from_host
 from yolojax.engine.stages import Stage
@@ -313,6 +314,7 @@ def build(
         )
     if val_source is not None:
         val = look("val", val_source)
+    settings = with_white(settings, [train] if val is None else [train, val])
     asked, notes = settings["model"].get("anchors"), ()
     if not isinstance(model, Classifier):
         settings, notes = anchoring.resolve(settings, model, train)

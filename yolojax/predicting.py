@@ -12,7 +12,9 @@ import numpy as np
 from yolojax import class_predictions, ensembling, inference, lookup, outputs
 from yolojax.classifying import ClassPredictor, Views, views_note
 from yolojax.data import media, numbering
+from yolojax.data.decode import Decoded
 from yolojax.data.report import Report
+from yolojax.decoding import decoding_of
 from yolojax.engine.merging import MERGES
 from yolojax.engine.predictions import NAME as PREDICTIONS
 from yolojax.engine.predictions import write_predictions
@@ -90,16 +92,17 @@ def predict_media(
         The rows, and a report of what could not be read.
     """
     report, found_rows = Report(), []
+    decoding = decoding_of(loaded.settings)
     ids = image_ids(items)
-    waiting: list[tuple[int, media.MediaItem, np.ndarray]] = []
+    waiting: list[tuple[int, media.MediaItem, Decoded]] = []
 
     def finish() -> None:
-        pictures = [picture for _, _, picture in waiting]
-        for (image_id, item, picture), found in zip(
+        pictures = [decoded.pixels for _, _, decoded in waiting]
+        for (image_id, item, decoded), found in zip(
             waiting, predictor(pictures) if pictures else [], strict=True
         ):
-            found_rows.extend(_rows(found, loaded, image_id))
-            drawn = _drawn(picture, found, loaded)
+            found_rows.extend(_rows(_at_full_size(found, decoded), loaded, image_id))
+            drawn = _drawn(decoded.pixels, found, loaded)
             draw.save_image(output / _drawn_name(item), drawn)
         waiting.clear()
 
@@ -110,9 +113,9 @@ def predict_media(
                 _predict_video(predictor, loaded, item, image_id, output, report)
             )
         else:
-            picture = media.read_image(item, report)
-            if picture is not None:
-                waiting.append((image_id, item, picture))
+            decoded = media.decode_item(item, report, decoding)
+            if decoded is not None:
+                waiting.append((image_id, item, decoded))
             if len(waiting) == predictor.batch_size:
                 finish()
         if progress is not None:
@@ -160,6 +163,16 @@ def _predict_video(
         message = str(error).removeprefix(f"{item.path}: ")
         report.add("unreadable video", item.path, None, f"{message}; left out")
     return rows
+
+
+def _at_full_size(found: Found, decoded: Decoded) -> Found:
+    """The boxes in pixels of the file's own size, where the decoder made it smaller."""
+    boxes, labels, scores = found
+    (height, width), (rows, columns) = decoded.size, decoded.pixels.shape[:2]
+    if (height, width) == (rows, columns):
+        return found
+    scale = np.array([width / columns, height / rows] * 2, boxes.dtype)
+    return boxes * scale, labels, scores
 
 
 def _drawn(picture: np.ndarray, found: Found, loaded: Loaded) -> np.ndarray:

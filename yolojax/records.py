@@ -18,6 +18,21 @@ import numpy as np
 Id: TypeAlias = int | str
 
 
+class Decoding(NamedTuple):
+    """How the images of a data set are decoded, the same for all of them.
+
+    Attributes:
+        white: of 16 bits, the value that becomes 255; 0: each file decides for itself.
+        max_bytes: memory that decoding one image may take.
+    """
+
+    white: int = 0
+    max_bytes: int = 300_000_000
+
+
+DECODING = Decoding()
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
     """One labelled picture on the host, as a source yields it.
@@ -36,6 +51,7 @@ class Example:
         polygons: one tuple a box of closed polygons, float32 [k, 2], in pixels of the
             picture: the outline of its object, () where only the box is known. None:
             the source was not asked for them.
+        decoding: how `image` is decoded.
     """
 
     image: bytes | str | np.ndarray
@@ -47,6 +63,7 @@ class Example:
     size: tuple[int, int]
     name: str
     polygons: Sequence[tuple[np.ndarray, ...]] | None = None
+    decoding: Decoding = DECODING
 
 
 class Batch(NamedTuple):

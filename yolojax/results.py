@@ -288,12 +288,17 @@ def _pairs(predictor: Predictor, loaded: Loaded, data: Data, indices: Sequence[i
     size = predictor.batch_size
     for start in range(0, len(indices), size):
         examples = [data.source[index] for index in indices[start : start + size]]
-        decoded = [decode_image(example.image) for example in examples]
+        decoded = [
+            decode_image(example.image, decoding=example.decoding, may_shrink=True)
+            for example in examples
+        ]
         for example, picture, found in zip(
             examples, decoded, predictor(decoded), strict=True
         ):
             names = loaded.class_names
-            labelled = draw_cell(picture, example.boxes, example.labels, None, names)
+            # A picture that takes too much memory comes smaller.
+            boxes = example.boxes * (picture.shape[0] / example.size[0])
+            labelled = draw_cell(picture, boxes, example.labels, None, names)
             yield labelled, draw_cell(picture, *found, names)
 
 

@@ -15,6 +15,7 @@ from yolojax.data.pseudo import PseudoLabelled
 from yolojax.data.report import Report
 from yolojax.data.sources.joined import JoinedSource
 from yolojax.datasets import Data
+from yolojax.decoding import set_white
 from yolojax.engine.classify import make_probability_step, predict_all
 
 
@@ -93,7 +94,11 @@ def join(
     if text := _too_sure(settings, len(source.class_names)):
         report.note("pseudo-labels that will be rare", message=text)
     keep = np.concatenate([data.keep, others.keep + source.num_labelled])
-    return dataclasses.replace(data, source=source, keep=keep, report=report)
+    white = max(data.white, others.white)
+    set_white([source], settings["data"]["white"] or white)
+    return dataclasses.replace(
+        data, source=source, keep=keep, report=report, white=white
+    )
 
 
 def _too_sure(settings: Mapping[str, Any], num_classes: int) -> str:

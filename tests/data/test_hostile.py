@@ -14,6 +14,7 @@ from yolojax.data.decode import ImageError, decode_image, image_size
 from yolojax.data.report import Report
 from yolojax.data.sources.base import list_pictures
 from yolojax.data.sources.yolo import YoloSource
+from yolojax.records import Decoding
 
 HOSTILE = ROOT / "data" / "hostile"
 
@@ -86,7 +87,7 @@ def test_pixels_are_those_that_pillow_shows(entry):
         else:
             expected = np.asarray(shown.convert("RGB"))
     # Pillow's white; our own follows from the largest value.
-    pixels = decode_image(path, white=65535)
+    pixels = decode_image(path, decoding=Decoding(white=65535))
     # Rounding of 16 bit, CMYK and the builds' JPEG transforms.
     expected = np.broadcast_to(expected, pixels.shape).astype(np.uint8)
     assert cv2.absdiff(pixels, expected).max() <= 3

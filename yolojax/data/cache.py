@@ -22,7 +22,7 @@ import simplejpeg
 
 from yolojax.data.decode import ImageError, decode_image
 from yolojax.data.picture_file import KEY_BYTES, PictureFile
-from yolojax.records import Example
+from yolojax.records import DECODING, Example
 
 _QUALITY = 92
 # A file's own bytes are kept as they are up to this share of its pixels' bytes.
@@ -123,7 +123,14 @@ def read_picture(
     """
     with named(example):
         least = size if scaled else None
-        picture = decode_image(example.image, min_size=least, memory=_scratch)
+        picture = decode_image(
+            example.image,
+            min_size=least,
+            memory=_scratch,
+            decoding=example.decoding,
+            may_shrink=True,
+            name=example.name,
+        )
         _check_shape(picture, example.size)
     return resize(picture, size, out)
 
@@ -201,6 +208,8 @@ def picture_key(example: Example, size: tuple[int, int]) -> bytes:
         OSError: the file is not there.
     """
     what = f"{_FORMAT} {example.size} {size} "
+    if example.decoding != DECODING:
+        what += f"{tuple(example.decoding)} "
     image = example.image
     if isinstance(image, str):
         status = os.stat(image)

@@ -19,6 +19,7 @@ from yolojax.data.report import Report
 from yolojax.data.sources.base import Source
 from yolojax.files import replace_text
 from yolojax.printable import printable
+from yolojax.records import Decoding
 
 # Goes up when `decode_image` changes its mind about what can be read.
 CACHE_FORMAT = "yolojax scan 2"
@@ -64,6 +65,7 @@ def scan(
     num_threads: int = 2,
     cache_path: str | Path | None = None,
     digests: dict[str, str] | None = None,
+    whites: collections.Counter[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Report, np.ndarray]:
     """Read every picture; say what is wrong and which ones can be used.
@@ -81,6 +83,7 @@ def scan(
             need be, and pictures that did not change are not read again.
         digests: names of the pictures of other parts by the digests of their bytes;
             those that come here again are reported, and those of this part are added.
+        whites: counts the usable 16-bit pictures by their `Decoded.white`.
         progress: is called now and then with the number of pictures done and of all.
 
     Returns:
@@ -99,11 +102,12 @@ def scan(
         if isinstance(example.image, str):
             path = os.path.abspath(example.image)
             old = known.get(path)
-            finding = _read(path, old, decode)
+            finding = _read(path, old, decode, example.decoding)
             if finding is not old:
                 fresh[path] = finding
         elif isinstance(example.image, bytes):
-            finding = _examine(example.image, (len(example.image), 0), decode)
+            stamp = len(example.image), 0
+            finding = _examine(example.image, stamp, decode, example.decoding)
         return _Read(example.name, example.size, finding)
 
     report, keep, seen = Report(), [], {}
@@ -116,6 +120,8 @@ def scan(
             for index, result in zip(part, results, strict=True):
                 if _is_usable(result, report):
                     keep.append(index)
+                    if whites is not None and result.finding and result.finding.white:
+                        whites[result.finding.white] += 1
                     _note_copy(result, seen, digests or {}, report)
             if progress is not None:
                 progress(part.stop, len(source))
@@ -147,35 +153,76 @@ def note_cut_boxes(
             )
 
 
-def _read(path: str, old: _Finding | None, decode: bool) -> _Finding:
+def note_white(whites: Mapping[int, int], given: int, report: Report) -> None:
+    """Note what becomes of 16-bit images that use fewer bits, or different ones.
+
+    Args:
+        whites: counts, see `scan`.
+        given: the value that the config says is white; 0: none.
+        report: takes the note.
+    """
+    if not whites:
+        return
+    low, high = min(whites), max(whites)
+    white, key = given or high, "config.data.white"
+    message = ""
+    if high > white:
+        message = f"the largest value has {high.bit_length()} bits, but {key} is "
+        message += f"{white}: what is brighter becomes white"
+    elif white < 65535:
+        message = f"the largest value has {white.bit_length()} bits: {white} becomes "
+        message += f"white in all of them ({key})"
+    elif low < white:
+        dark = sum(count for own, count in whites.items() if own < white)
+        message = f"{dark} of {sum(whites.values())} images with 16 bits have no value "
+        message += f"above {max(own for own in whites if own < white)} and stay dark, "
+        message += f"since others have; {white} becomes white in all of them ({key})"
+    if message:
+        count = sum(whites.values())
+        report.note("16-bit image that uses fewer bits", count, message=message)
+
+
+def _read(
+    path: str, old: _Finding | None, decode: bool, decoding: Decoding
+) -> _Finding:
     """What a file holds; the old finding itself where that still stands."""
     try:
         status = os.stat(path)
     except OSError as error:
         return _Finding(0, 0, decode, None, "", error.strerror or str(error))
     stamp = status.st_size, status.st_mtime_ns
-    # What is not read today is read once a library is installed.
-    unread = old is not None and old.error.startswith("not read: ")
-    if old is not None and old[:2] == stamp and old.decoded >= decode and not unread:
+    # What was refused may be read now: a library was installed, a limit raised.
+    usable = old is not None and old.decoded >= decode
+    if old is not None and usable and old[:2] == stamp and not _may_pass(old):
         return old
     try:
         if not decode:
-            return _examine(path, stamp, decode)
-        return _examine(read_file(path), stamp, decode, name=path)
+            return _examine(path, stamp, decode, decoding)
+        return _examine(read_file(path), stamp, decode, decoding, name=path)
     except ImageError as error:
         reason = str(error).removeprefix(f"{path}: ")
         return _Finding(*stamp, decode, None, "", reason)
 
 
+def _may_pass(finding: _Finding) -> bool:
+    return finding.error.startswith("not read: ") or "decode_megabytes" in finding.error
+
+
 def _examine(
-    picture: bytes | str, stamp: tuple[int, int], decode: bool, name: str = "picture"
+    picture: bytes | str,
+    stamp: tuple[int, int],
+    decode: bool,
+    decoding: Decoding,
+    name: str = "picture",
 ) -> _Finding:
     """What encoded bytes, or the header of a file, hold."""
     digest, white = "", 0
     try:
         if decode and isinstance(picture, bytes):
             digest = hashlib.blake2b(picture, digest_size=16).hexdigest()
-            _, white, size = decode_picture(picture, may_shrink=True, name=name)
+            _, white, size = decode_picture(
+                picture, decoding=decoding, may_shrink=True, name=name
+            )
         else:
             size = image_size(picture, name=name)
     except ImageError as error:

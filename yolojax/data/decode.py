@@ -26,9 +26,10 @@ from yolojax import files
 from yolojax.data import heic, jpeg, png
 from yolojax.data.formats import Header, ImageError, UnreadFormat
 from yolojax.data.headers import read_header
+from yolojax.records import DECODING, Decoding
 
 __all__ = [
-    "MAX_DECODE_BYTES",
+    "MAX_FILE_BYTES",
     "MAX_PIXELS",
     "Decoded",
     "ImageError",
@@ -45,8 +46,7 @@ Picture: TypeAlias = bytes | str | Path | np.ndarray
 Memory: TypeAlias = Callable[[int], np.ndarray]
 
 MAX_PIXELS = 2**28  # 16,384 x 16,384: 805 MB as RGB
-# For one image, its pixels and the decoder's copies of them; also the largest file.
-MAX_DECODE_BYTES = 300_000_000
+MAX_FILE_BYTES = 2**30
 # Images that take more than this are decoded one after the other.
 _LARGE_BYTES = 100_000_000
 _large = threading.Lock()
@@ -97,14 +97,16 @@ def decode(
     min_size: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
     memory: Memory | None = None,
-    white: int = 0,
+    decoding: Decoding = DECODING,
     may_shrink: bool = False,
     name: str = "",
 ) -> Decoded:
     """The picture as RGB uint8 [h, w, 3], turned as it is to be shown.
 
-    16 bits become 8 such that `white` becomes 255. A file with less than 16 bits would
-    be nearly black otherwise. What its header says of white comes first (PNM, TIFF).
+    16 bits become 8 such that `decoding.white` becomes 255. A file with less than 16
+    bits would be nearly black otherwise. What its header says of white comes first
+    (PNM, TIFF). Without either, white is the largest value that 8, 10, 12, 14 or 16
+    bits can hold, the least of these that holds the file's largest value.
 
     Args:
         picture: encoded bytes, the path of a file, or pixels that are RGB uint8
@@ -116,8 +118,7 @@ def decode(
         max_pixels: refuse pictures that claim more, before memory is set aside.
         memory: where the pixels may be put, for JPEGs only. Memory that was used before
             saves a third of the time, which the system takes to hand out new pages.
-        white: the value of 16 bits that is white; 0: the largest that 8, 10, 12, 14 or
-            16 bits can hold, the least of these that holds the file's largest value.
+        decoding: what is the same for all images of a data set.
         may_shrink: whether a JPEG that takes too much memory may come at 1/2, 1/4 or
             1/8 of its size, also without `min_size`.
         name: the file that encoded bytes are from.
@@ -138,14 +139,15 @@ def decode(
             height, width = min_size
             turned = header.orientation >= 5
             least = _scale_for(header.size, (width, height) if turned else min_size)
-        scale = _affordable(header, least or 1, shrinks and (may_shrink or least))
+        most = decoding.max_bytes
+        scale = _affordable(header, least or 1, most, shrinks and (may_shrink or least))
         with _one_at_a_time(header.decoding_bytes(scale)):
             if header.format == "jpeg":
                 pixels, own = _decode_jpeg(data, header, scale, memory), 0
             elif header.format == "heic":
                 pixels, own = heic.decode(data), 0
             else:
-                pixels, own = _decode_other(data, header, white)
+                pixels, own = _decode_other(data, header, decoding.white)
             pixels = _orient(pixels, header)
         full = header.shown_size if header.format == "jpeg" else pixels.shape[:2]
         return Decoded(pixels, own, full or pixels.shape[:2])
@@ -215,27 +217,25 @@ def read_file(path: str | Path) -> bytes:
         ImageError: the file is missing, not regular, or larger than any image.
     """
     try:
-        return files.read_file(path, limit=MAX_DECODE_BYTES)
+        return files.read_file(path, limit=MAX_FILE_BYTES)
     except files.FileError as error:
         raise ImageError(str(error)) from error
 
 
-def _too_large(num_bytes: int, what: str) -> str:
-    most = MAX_DECODE_BYTES / 1e6
-    return f"{what} {num_bytes / 1e6:,.0f} MB; more than {most:,.0f} MB are refused"
-
-
-def _affordable(header: Header, scale: int, shrinks: object) -> int:
+def _affordable(header: Header, scale: int, most: int, shrinks: object) -> int:
     """The scale, larger where decoding would take too much memory.
 
     Raises:
         ImageError: it takes too much at every scale.
     """
-    while (need := header.decoding_bytes(scale)) > MAX_DECODE_BYTES:
+    while (need := header.decoding_bytes(scale)) > most:
         if not shrinks or scale == 8:
             height, width = header.size or (0, 0)
-            what = f"{width} x {height} pixels: decoding needs"
-            raise ImageError(_too_large(need, what))
+            raise ImageError(
+                f"{width} x {height} pixels: decoding needs {need / 1e6:,.0f} MB, more "
+                f"than {most / 1e6:,.0f} MB (config.data.decode_megabytes); make it "
+                "smaller"
+            )
         scale *= 2
     return scale
 

@@ -136,6 +136,10 @@ class UnreadFormat(ImageError):
         return self.format in _DOCUMENTS.values()
 
 
+# OpenCV decodes into three channels, and copies them at the end.
+OPENCV_BYTES = 6.1
+
+
 class Header(NamedTuple):
     """What a file's header says.
 

@@ -12,6 +12,7 @@ import struct
 from yolojax.data import heic
 from yolojax.data.formats import (
     HEAD_BYTES,
+    OPENCV_BYTES,
     Buffer,
     Header,
     ImageError,
@@ -79,7 +80,7 @@ def _read_known(data: Buffer, start: bytes, suffix: str) -> Header:
         if brand == "avif":
             return _read_avif(data)
         if heic.is_available():
-            return Header("heic", heic.read_size(bytes(data)), pixel_bytes=18.0)
+            return Header("heic", heic.read_size(bytes(data)), pixel_bytes=OPENCV_BYTES)
         raise UnreadFormat("HEIC")
     if name := unread_format(start, suffix):
         raise UnreadFormat(name)
@@ -165,7 +166,7 @@ def _read_bmp(data: Buffer) -> Header:
     offset, header_size = struct.unpack_from("<II", data, 10)
     if header_size == 12:
         width, height = struct.unpack_from("<HH", data, 18)
-        return Header("bmp", (height, width))
+        return Header("bmp", (height, width), pixel_bytes=OPENCV_BYTES)
     width, height, _, bits, coding = struct.unpack_from("<iiHHI", data, 18)
     (colours,) = struct.unpack_from("<I", data, 46)
     height = abs(height)  # negative: the top row comes first
@@ -174,7 +175,7 @@ def _read_bmp(data: Buffer) -> Header:
         raise ImageError("BMP whose pixels start inside its palette")
     if coding == 0 and offset + height * ((width * bits + 31) // 32 * 4) > len(data):
         raise ImageError("cut short: BMP with fewer pixels than its header says")
-    return Header("bmp", (height, width))
+    return Header("bmp", (height, width), pixel_bytes=OPENCV_BYTES)
 
 
 def _read_tiff(data: Buffer) -> Header:
@@ -202,12 +203,14 @@ def _read_tiff(data: Buffer) -> Header:
     sample = 2 if bits > 8 else 1
     part_bytes = part * max(4, tags.get(277, 1) * sample)
     largest = tags.get(281, 0)  # MaxSampleValue
+    if 8 < bits < 16:  # packed; OpenCV shifts them up
+        bits, largest = 16, (1 << 16) - (1 << 16 - bits)
     return Header(
         "tiff",
         (height, width),
         legal_orientation(tags.get(ORIENTATION_TAG)),
         largest if bits == 16 and 255 < largest < 65535 else None,
-        pixel_bytes=9.0 if sample == 2 else 3.0,
+        pixel_bytes=OPENCV_BYTES * sample,
         extra_bytes=part_bytes,
     )
 
@@ -224,7 +227,7 @@ def _read_pnm(data: Buffer) -> Header:
         "pnm",
         (values[1], values[0]),
         max_value=largest,
-        pixel_bytes=9.0 if largest > 255 else 3.0,
+        pixel_bytes=OPENCV_BYTES * (2 if largest > 255 else 1),
     )
 
 
@@ -242,4 +245,10 @@ def _read_avif(data: Buffer) -> Header:
         position = data.find(b"ispe", position + 4)
     if largest is None:
         raise ImageError("AVIF without a size")
-    return Header("avif", largest, pixel_bytes=18.0)
+    deep = data.find(b"av1C")
+    flags = data[deep + 6] if 0 <= deep < len(data) - 6 else 0
+    if not flags & 0x40:
+        return Header("avif", largest, pixel_bytes=18.0)
+    # 10 or 12 bits, which OpenCV leaves as they are.
+    white = 4095 if flags & 0x20 else 1023
+    return Header("avif", largest, max_value=white, pixel_bytes=24.0)

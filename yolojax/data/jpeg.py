@@ -65,7 +65,7 @@ def read_jpeg(data: Buffer) -> Header:
         size,
         orientation or 1,
         # CMYK goes through four channels.
-        pixel_bytes=7.0 if len(shares) == 4 else 3.0,
+        pixel_bytes=8.0 if len(shares) == 4 else 3.0,
         # All coefficients, two bytes each, until the last scan.
         held_bytes=2 * sum(shares) if progressive else 0.0,
     )

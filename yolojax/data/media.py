@@ -21,10 +21,11 @@ import numpy as np
 
 from yolojax.data import formats
 from yolojax.data.decode import (
-    MAX_DECODE_BYTES,
+    MAX_FILE_BYTES,
+    Decoded,
     ImageError,
     UnreadFormat,
-    decode_image,
+    decode,
     image_size,
 )
 from yolojax.data.headers import gif_moves
@@ -32,6 +33,7 @@ from yolojax.data.numbering import natural_key
 from yolojax.data.report import Report
 from yolojax.data.walking import leads_nowhere, report_link, walk
 from yolojax.files import FileError, expand_path, open_file
+from yolojax.records import DECODING, Decoding
 
 Kind = Literal["image", "video"]
 # For containers that do not say.
@@ -251,7 +253,7 @@ def media_kind(path: Path) -> Kind | None:
 def _has_two_frames(path: Path) -> bool:
     try:
         with open_file(path) as file:
-            return gif_moves(file.read(MAX_DECODE_BYTES))
+            return gif_moves(file.read(MAX_FILE_BYTES))
     except (FileError, OSError):
         return False
 
@@ -300,8 +302,32 @@ def _output_names(paths: Sequence[Path]) -> list[str]:
 
 def read_image(item: MediaItem, report: Report) -> np.ndarray | None:
     """The picture as uint8 RGB [h, w, 3], or None and a line in the report."""
+    decoded = decode_item(item, report)
+    return None if decoded is None else decoded.pixels
+
+
+def decode_item(
+    item: MediaItem, report: Report, decoding: Decoding = DECODING
+) -> Decoded | None:
+    """What the picture shows, or None and a line in the report.
+
+    A JPEG that takes too much memory comes smaller, see `Decoded.size`.
+
+    Args:
+        item: a picture.
+        report: also gets a note of 16-bit pictures that are brightened, since nothing
+            says what is white in them.
+        decoding: that of the data that the network was trained on.
+    """
     try:
-        return decode_image(item.path)
+        decoded = decode(item.path, decoding=decoding, may_shrink=True)
+        if 0 < decoded.white < 65535 and not decoding.white:
+            message = f"its largest value has {decoded.white.bit_length()} bits: "
+            message += f"{decoded.white} becomes white (config.data.white)"
+            report.note(
+                "16-bit image that uses fewer bits", file=item.path, message=message
+            )
+        return decoded
     except ImageError as error:
         message = str(error).removeprefix(f"{item.path}: ")
         report.add("unreadable image", item.path, None, f"{message}; left out")
@@ -337,11 +363,12 @@ class Video:
         if not width * height >= 1:
             self.close()
             raise ValueError(f"{self.path}: not a video that OpenCV can read")
-        if width * height * 3 > MAX_DECODE_BYTES:
+        most = DECODING.max_bytes
+        if width * height * 3 > most:
             self.close()
             raise ValueError(
                 f"{self.path}: frames of {width:.0f} x {height:.0f} pixels; more than "
-                f"{MAX_DECODE_BYTES / 1e6:.0f} MB are refused"
+                f"{most / 1e6:.0f} MB a frame are refused"
             )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else USUAL_FPS

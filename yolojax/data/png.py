@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from yolojax.data.formats import Buffer, Header, ImageError
+from yolojax.data.formats import OPENCV_BYTES, Buffer, Header, ImageError
 from yolojax.data.tags import MAX_PARTS, read_orientation
 
 # An EXIF block is at most 64 KiB and is stored as hexadecimal digits; more is a bomb.
@@ -56,7 +56,7 @@ def read_png(data: Buffer) -> Header:
         (height, width),
         orientation,
         bits=bits if 8 < bits < 16 else 0,
-        pixel_bytes=9.0 if depth == 16 else 3.0,
+        pixel_bytes=OPENCV_BYTES * (2 if depth == 16 else 1),
     )
 
 

@@ -22,7 +22,7 @@ from yolojax.data.numbering import image_ids_in_natural_order
 from yolojax.data.polygons import as_column, clip_polygons
 from yolojax.data.report import SHOWN, Report
 from yolojax.data.walking import walk
-from yolojax.records import Example, Id
+from yolojax.records import DECODING, Decoding, Example, Id
 
 # Those of formats that are not read are listed, too, so that each is reported.
 PICTURE_SUFFIXES = IMAGE_SUFFIXES
@@ -198,9 +198,14 @@ class LabelledPictures:
 
     A data set without ids of its own has those that `predict` gives to the files.
 
+    Attributes: those of `Source`, and
+        decoding: what its examples have; may be set once the images are looked at.
+
     Raises:
         ValueError: there is no picture.
     """
+
+    decoding: Decoding = DECODING
 
     def __init__(
         self,
@@ -254,6 +259,7 @@ class LabelledPictures:
             size=(height, width),
             name=self._paths[index],
             polygons=None if self._polygons is None else tuple(self._polygons[rows]),
+            decoding=self.decoding,
         )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from yolojax.data.report import Report
-from yolojax.data.sources.base import Source
-from yolojax.records import Example
+from yolojax.records import Decoding, Example
 
 _NONE = {
     "boxes": np.zeros((0, 4), np.float32),
@@ -30,9 +30,10 @@ class JoinedSource:
         multi_label: of the labelled pictures.
         num_labelled: how many these are; from this index on there are no labels.
         report: of both.
+        decoding: of both; to set it sets theirs.
     """
 
-    def __init__(self, labelled: Source, unlabelled: Source):
+    def __init__(self, labelled: Any, unlabelled: Any):
         """Join them.
 
         Args:
@@ -47,6 +48,14 @@ class JoinedSource:
         self.report.merge(labelled.report)
         self.report.merge(unlabelled.report)
         self._labelled, self._unlabelled = labelled, unlabelled
+
+    @property
+    def decoding(self) -> Decoding:
+        return self._labelled.decoding
+
+    @decoding.setter
+    def decoding(self, value: Decoding) -> None:
+        self._labelled.decoding = self._unlabelled.decoding = value
 
     def __len__(self) -> int:
         return self.num_labelled + len(self._unlabelled)

@@ -15,7 +15,7 @@ import numpy as np
 
 from yolojax.data.report import Report
 from yolojax.data.sources.base import read_sizes
-from yolojax.records import Example
+from yolojax.records import DECODING, Decoding, Example
 
 
 class ClassifiedPictures:
@@ -26,10 +26,13 @@ class ClassifiedPictures:
         category_ids: the numbers that the names are, where all are; else the labels.
         report: what was wrong.
         multi_label: whether a picture may have several labels.
+        decoding: what its examples have; may be set once the images are looked at.
 
     Raises:
         ValueError: there is no picture, or a class name that is no text.
     """
+
+    decoding: Decoding = DECODING
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class ClassifiedPictures:
             image_id=index,
             size=tuple(self._sizes[index].tolist()),
             name=self._names[index],
+            decoding=self.decoding,
         )
 
     def _image(self, index: int) -> str | bytes | np.ndarray:
@@ -84,6 +88,7 @@ def whole_picture(
     image_id: int,
     size: tuple[int, int],
     name: str,
+    decoding: Decoding = DECODING,
 ) -> Example:
     """The example of a picture with labels; see the module."""
     count = len(labels)
@@ -97,6 +102,7 @@ def whole_picture(
         image_id=image_id,
         size=size,
         name=name,
+        decoding=decoding,
     )
 
 
