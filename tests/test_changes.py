@@ -122,3 +122,17 @@ def test_leave_for_changed_data_is_given_once(tmp_path):
     settings.write_config(tiny_config(data__allow_changes=True), tmp_path)
     saved = settings.read_begun(tmp_path)
     assert saved is not None and saved["data"]["allow_changes"] is False
+
+
+def test_auto_stands_for_what_the_run_has_found(tmp_path):
+    """Also where it found that its own anchors fit, and has none in its config."""
+    model = {"name": "yolov5n", "num_classes": 10}
+    found = ((1.0, 2.0),)
+    for number, anchors in enumerate(({}, {"anchors": found})):
+        folder = tmp_path / str(number)
+        settings.write_config(tiny_config(model=model | anchors), folder)
+        auto = tiny_config(model=model | {"anchors": "auto"}, batch_size="auto")
+        settings.check_config(auto, folder)
+    given = tiny_config(model=model | {"anchors": ((1.0, 3.0),)})
+    with pytest.raises(ValueError, match=r"anchors\[0\]\[1\] was 2.0, now 3.0"):
+        settings.check_config(given, folder)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.tiny import tiny_config
 from yolojax import measuring
 
 
@@ -48,3 +49,23 @@ def test_a_file_needs_a_config(tmp_path):
     (tmp_path / "net.pt").touch()
     with pytest.raises(ValueError, match="net.pt says nothing about data: give --conf"):
         measuring.output_of(Given(), [str(tmp_path / "net.pt")])
+
+
+@pytest.mark.parametrize(
+    "given, val, count",
+    [
+        ({}, {}, 3),
+        # Moved data: what the fold held out of them.
+        ({"data_root": "new"}, {}, 3),
+        ({"data_root": "new"}, {"source": "digits"}, 0),
+        ({"split": "test"}, {"source": "digits"}, 0),
+    ],
+)
+def test_a_fold_is_evaluated_on_what_it_held_out_also_where_that_moved(
+    given, val, count
+):
+    chosen = tiny_config(data__val=val, data__folds={"count": 3, "kind": "plain"})
+    flags = Given(**given)
+    measuring._change_of(flags, measuring._changes(flags))(chosen)
+    assert chosen["data"]["folds"]["count"] == count
+    assert chosen["data"]["root"] == given.get("data_root", "")

@@ -1,5 +1,6 @@
 """The lock of a run folder: held by one process, free as soon as that has ended."""
 
+import errno
 import json
 import os
 import re
@@ -155,3 +156,16 @@ def test_folders_that_were_made_for_the_lock_alone_go_with_it(tmp_path):
     with run_lock.held(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b" / "config.json").touch()
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["config.json"]
+
+
+def test_a_full_disk_names_the_file_and_keeps_no_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        with pytest.raises(OSError, match=re.escape(str(tmp_path / ".lock"))):
+            with run_lock.held(tmp_path):
+                pass
+    with run_lock.held(tmp_path):
+        pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolojax import inference, outputs, settings, sizing
+from yolojax import inference, outputs, run_lock, settings, sizing
 from yolojax.engine import checkpoint
 from yolojax.trees import flatten
 from yolojax.weights import own
@@ -42,12 +42,13 @@ def convert(weights: str | Path, output: str | Path, *, cfg: str = "") -> str:
             f"original's form"
         )
     found = read_published(weights, cfg)
-    if (output / "config.json").exists() or checkpoint.has_checkpoint(output):
-        raise ValueError(f"{output} holds a run already; give another --output")
-    settings.write_config(settings.complete(found.settings), output)
-    numbers = range(len(found.class_names))
-    settings.write_classes(found.class_names, numbers, output)
-    checkpoint.save_weights(output, found.variables)
+    with run_lock.held(output):
+        if (output / "config.json").exists() or checkpoint.has_checkpoint(output):
+            raise ValueError(f"{output} holds a run already; give another --output")
+        settings.write_config(settings.complete(found.settings), output)
+        numbers = range(len(found.class_names))
+        settings.write_classes(found.class_names, numbers, output)
+        checkpoint.save_weights(output, found.variables)
     return describe(weights, found)
 
 

@@ -75,7 +75,7 @@ def _cross_validate(
     _check_place(workdir, runs[0])
     several = [fold_settings(settings, count, i, kind) for i in range(count)]
     for chosen, run in zip(several, runs, strict=True):
-        config.check_config(_as_begun(chosen, run), run)
+        config.check_config(chosen, run)
     with ending_on_sigterm():
         for index, (chosen, run) in enumerate(zip(several, runs, strict=True)):
             print(f"== fold {index} of {count}: {run} ==", flush=True)
@@ -152,11 +152,6 @@ def is_finished(settings: Mapping[str, Any], workdir: Path) -> bool:
         return False
     begun = config.from_json(begun_by.read_text())
     return changes.same_numbers(begun, as_begun(settings, begun))
-
-
-def _as_begun(settings: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
-    begun = config.read_begun(workdir)
-    return dict(settings) if begun is None else as_begun(settings, begun)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from yolojax import (
     settings,
 )
 from yolojax.automatic import memory_share
+from yolojax.control import has_val
 from yolojax.data.sources.base import PATHS
 from yolojax.engine import checkpoint
 from yolojax.engine.predictions import NAME as PREDICTIONS
@@ -55,7 +56,7 @@ def measure(given: Any) -> int:
     )
     output = output_of(given, all_weights)
     changes = _changes(given)
-    change = inference.settings_changes(changes)
+    change = _change_of(given, changes)
     members = [inference.load(weights, change) for weights in all_weights]
     for member in members:
         print(f"{member.model.name}, step {member.step} of {member.origin}", flush=True)
@@ -164,6 +165,22 @@ def _data_files(chosen: Mapping[str, Any]) -> list[Path]:
     values = [data[part].get(key) for part in ("train", "val") for key in PATHS]
     texts = [value for value in values if isinstance(value, str)]
     return [Path(data["root"], text) for text in texts]
+
+
+def _change_of(
+    given: Any, changes: Mapping[str, Any]
+) -> Callable[[dict[str, Any]], None]:
+    """What the flags, and `_changes` of them, do to the settings of a run or a file."""
+    change = inference.settings_changes(changes)
+
+    def changed(chosen: dict[str, Any]) -> None:
+        folds = chosen["data"]["folds"]["count"]
+        change(chosen)
+        if given.data_root and not (given.split or given.config or has_val(chosen)):
+            # The data moved, and what is held out of them is all there is.
+            chosen["data"]["folds"]["count"] = folds
+
+    return changed
 
 
 def _changes(given: Any) -> dict[str, Any]:

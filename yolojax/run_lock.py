@@ -146,8 +146,13 @@ def _write_locked(
         os.close(descriptor)
         raise Locked(_refusal(path, before))
     _tell_stale(path, before, tell)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(me._asdict()).encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        # The system names no file here.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _write_alone(path: Path, me: _Holder, tell: Callable[[str], None]) -> None:
@@ -220,7 +225,7 @@ def _refusal(path: Path, holder: _Holder | None) -> str:
     who = str(holder) if holder else "another process"
     return (
         f"{path.parent} is in use by {who}: two runs in one folder would overwrite "
-        "each other. Wait for its end or stop it, or use another --workdir"
+        "each other. Wait for its end or stop it, or use another folder"
         + _other_machine(holder, path)
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolojax import changes, config_paths, hyperparameters
-from yolojax.automatic import read_batch_size
+from yolojax.automatic import as_begun, read_batch_size, with_anchors
 from yolojax.files import read_description, replace_text
 from yolojax.lookup import hint
 from yolojax.ops.letterbox import LETTERBOXES
@@ -352,6 +352,10 @@ def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
     if begun is None:
         _check_strangers(workdir)
         return
+    # What was found out for `auto` stands in the run's config.
+    settings = as_begun(settings, begun)
+    anchors = begun["model"].get("anchors")
+    settings = {**settings, "model": with_anchors(settings["model"], anchors)}
     if differing := changes.refusal(begun, settings):
         raise ValueError(
             f"{workdir} holds a run with another config: {differing}. Use another "

@@ -21,6 +21,7 @@ from yolojax import (
     experiment,
     folding,
     inference,
+    run_lock,
     settings,
 )
 from yolojax.engine import checkpoint, step_folder
@@ -113,8 +114,7 @@ def make_soup(
     workdir, output = Path(workdir), Path(output)
     if method not in ("greedy", "uniform"):
         raise ValueError(f"--method is greedy or uniform, not {method!r}")
-    if (output / "config.json").exists() or checkpoint.has_checkpoint(output):
-        raise ValueError(f"{output} holds a run already; give another --output")
+    _check_free(output)
     paths = _paths(workdir, checkpoints)
     names = [str(path) for path in paths]
     loaded = [inference.load(path) for path in paths]
@@ -207,9 +207,16 @@ def _make_mix(workdir: Path, loaded: Loaded) -> Callable[[Sequence[Any]], Any]:
     return mix
 
 
+def _check_free(output: Path) -> None:
+    if (output / "config.json").exists() or checkpoint.has_checkpoint(output):
+        raise ValueError(f"{output} holds a run already; give another --output")
+
+
 def _write(output: Path, loaded: Loaded, soup: Soup, method: str) -> None:
-    settings.write_config(loaded.settings, output)
-    settings.write_classes(loaded.class_names, loaded.category_ids, output)
-    checkpoint.save_weights(output, soup.variables)
-    content = {"method": method, "checkpoints": soup.names, "score": soup.score}
-    write_json(output / "soup.json", content)
+    with run_lock.held(output):
+        _check_free(output)
+        settings.write_config(loaded.settings, output)
+        settings.write_classes(loaded.class_names, loaded.category_ids, output)
+        checkpoint.save_weights(output, soup.variables)
+        content = {"method": method, "checkpoints": soup.names, "score": soup.score}
+        write_json(output / "soup.json", content)

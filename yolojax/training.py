@@ -27,7 +27,6 @@ from yolojax import (
     unlabelled,
 )
 from yolojax import settings as config
-from yolojax.automatic import as_begun
 from yolojax.data import identity
 from yolojax.engine import (
     checkpoint,
@@ -74,7 +73,7 @@ def _train(settings: Mapping[str, Any], workdir: Path) -> int:
     before = config.read_begun(workdir)
     if before is not None:
         # Before the data are read, which may take long.
-        config.check_config(as_begun(settings, before), workdir)
+        config.check_config(settings, workdir)
     allowed = settings["data"]["allow_changes"]
     with counter("pictures looked at") as progress:
         run = experiment.build(settings, workdir=workdir, progress=progress)
