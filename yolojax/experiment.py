@@ -35,6 +35,7 @@ from yolojax.datasets import Data
 from yolojax.decoding import with_white
 from yolojax.engine import classify, device_cache, evaluate, scales, sharding, stages
 from yolojax.engine.feed import Feed, from_devices, from_host
+from yolojax.engine.pool import pooled
 from yolojax.engine.stages import Stage
 from yolojax.engine.step import LookStep, Step, init_state
 from yolojax.engine.warm_start import Start, first_variables
@@ -50,6 +51,7 @@ from yolojax.recipe import (
     make_optimizer,
     make_stages,
     make_steps,
+    pool_length,
     training_sizes,
 )
 from yolojax.records import TrainState
@@ -171,7 +173,10 @@ class Experiment:
             ValueError: there is no room for the cache.
         """
         if self.settings["data"]["cache"] != "device":
-            return self._weighed(from_host(self.train_batches(), self.mesh))
+            batches = self.train_batches()
+            if length := pool_length(self.settings, self.steps_per_epoch):
+                return pooled(batches, self.mesh, length)
+            return self._weighed(from_host(batches, self.mesh))
         shards = make_shards(
             seed=self.settings["seed"],
             num_pictures=len(self.train.keep),
@@ -267,6 +272,7 @@ def build(
     training_sizes(settings, trial)
     make_attack(settings)
     make_augmentation(settings, 1)
+    pool_length(settings, 1)
     control.check(settings)
     mesh = make_mesh(settings)
     batch_size = settings["batch_size"]

@@ -16,6 +16,7 @@ from yolojax.augment.boxes import BoxRule
 from yolojax.augment.policy import (
     make_augment,
     make_label_augment,
+    most_pictures,
 )
 from yolojax.augment.reading import swapped_classes
 from yolojax.control import has_val, make_decay, num_epochs
@@ -81,6 +82,39 @@ def make_augmentation(
         raise ValueError(
             f"config.augment.policy: a value is of the wrong kind: {error}"
         ) from error
+
+
+def pool_length(settings: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """Batches of `augment.pool`, at least one and at most an epoch; 0: no pool.
+
+    Args:
+        settings: a complete config.
+        steps_per_epoch: batches an epoch.
+
+    Raises:
+        ValueError: a pool where nothing takes partners from it, or where the batches
+            do not follow from the step alone.
+    """
+    images = settings["augment"]["pool"]
+    if not images:
+        return 0
+    where = f"config.augment.pool is {images}, but "
+    if is_classifier(settings):
+        raise ValueError(f"{where}only the mosaic of detectors takes images from it")
+    if settings["data"]["cache"] == "device":
+        raise ValueError(
+            f"{where}config.data.cache 'device' takes partners from the whole set"
+        )
+    if settings["data"]["sampling"].get("by") == "loss":
+        raise ValueError(
+            f"{where}config.data.sampling goes by losses, which are not known when "
+            "batches are decoded ahead; leave one of them out"
+        )
+    if most_pictures(settings["augment"]["policy"]) == 1:
+        raise ValueError(
+            f"{where}config.augment.policy has no mosaic that takes images from it"
+        )
+    return min(max(1, round(images / settings["batch_size"])), steps_per_epoch)
 
 
 def make_attack(settings: Mapping[str, Any]) -> Attack | None:

@@ -62,6 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "augment": {
         "policy": (),
         "max_boxes": 0,
+        "pool": 0,
         "close_mosaic_epochs": 0,
         "multi_scale": (),
         "boxes": {"min_side": 2.0, "min_share": 0.1, "max_aspect": 100.0},
@@ -141,6 +142,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "data.decode_megabytes": (1, None),
     "data.cache_bytes": (0, None),
     "augment.max_boxes": (0, None),
+    "augment.pool": (0, None),
     "augment.close_mosaic_epochs": (0, None),
     "augment.boxes.min_side": (0, None),
     "augment.boxes.min_share": (0, 1),
