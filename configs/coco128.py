@@ -64,6 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(name="hsv", hue=0.015, saturation=0.7, value=0.4),
     )
     c.augment.max_boxes = 0  # 0: enough for all that an output shows
+    c.augment.pool = 0  # images of the last batches as partners; 0: of the batch
     c.augment.close_mosaic_epochs = 0
     c.augment.multi_scale = ()  # factors of image_size, such as (0.75, 1.0, 1.25)
     c.augment.boxes = ConfigDict(dict(min_side=2.0, min_share=0.1, max_aspect=100.0))
