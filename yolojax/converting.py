@@ -6,6 +6,7 @@ from pathlib import Path
 
 from yolojax import inference, outputs, run_lock, settings, sizing
 from yolojax.engine import checkpoint
+from yolojax.printable import printable
 from yolojax.trees import flatten
 from yolojax.weights import own
 from yolojax.weights.mapping import published_names
@@ -125,7 +126,7 @@ def describe(weights: Path, found: Published) -> str:
         **_strides(found),
         "classes": f"{len(found.class_names)}: {names}{more}",
     } | _darknet_rows(found)
-    lines = [f"{key:<12}{value}" for key, value in rows.items()]
+    lines = [f"{key:<12}{printable(value)}" for key, value in rows.items()]
     if names := missing_names(weights, found.model, found.class_names):
         lines.append(names)
     return "\n".join([*lines, *sizing.describe_training(found.model)])

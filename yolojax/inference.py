@@ -94,7 +94,8 @@ def _read(
     weights: str | Path, cfg: str
 ) -> tuple[dict[str, Any], dict[str, Any] | checkpoint.SavedWeights, int, Classes]:
     """Settings, variables, step and classes of a run or of a file."""
-    if Path(weights).is_file():
+    # A pipe or a device is no run: its reader says so.
+    if Path(weights).exists() and not Path(weights).is_dir():
         found = read_published(weights, cfg)
         numbers = tuple(range(len(found.class_names)))
         chosen = settings.complete(found.settings)

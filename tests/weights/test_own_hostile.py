@@ -9,7 +9,8 @@ from safetensors.numpy import save
 
 from tests.weights.pickles import File, module, write
 from tests.weights.test_pytorch_hostile import laughs
-from yolojax.weights import descriptions
+from yolojax.models.classifiers import build_classifier
+from yolojax.weights import descriptions, own
 from yolojax.weights.published import read_published
 
 WEIGHT = {"a": np.zeros((4, 4), np.float32)}
@@ -160,6 +161,27 @@ def test_a_hostile_description_in_a_checkpoint_is_one_clear_error(name, tmp_path
     assert str(caught.value).startswith(f"{path}: ")
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1_000
+
+
+def test_what_a_checkpoint_says_of_a_classifier_of_ours_is_typed_too(tmp_path):
+    """Only a `.safetensors` has such metadata; a checkpoint may pretend to."""
+    model = build_classifier("cnn11", num_classes=2)
+    arrays = own.to_own(model, model.init(0))
+    about = {
+        "model": {"name": "cnn11", "num_classes": 2},
+        "image_size": [2**31, 64],
+        "letterbox": [laughs()],
+        "loss": laughs(),
+    }
+    file = File()
+    tensors = {name: file.tensor(array) for name, array in arrays.items()}
+    path = write(tmp_path / "a.pt", file.zip({**tensors, "yaml": about}))
+    assert read_published(path).settings == {
+        "model": {"name": "cnn11", "num_classes": 2},
+        "image_size": (224, 224),
+        "loss": {"name": "cross_entropy"},
+        "evaluate": {"letterbox": "square"},
+    }
 
 
 def test_names_of_tensors_and_classes_in_errors_have_no_escapes(tmp_path):

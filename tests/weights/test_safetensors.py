@@ -140,6 +140,10 @@ WRONG_METADATA = {
     "number": ('{"class_names": ["a", 1]}', "class_names must be a list of names"),
     "nested name": ('{"class_names": [["a"]]}', "class_names must be a list of names"),
     "empty name": ('{"class_names": [""]}', "class_names must be a list of names"),
+    "nested sides": (
+        '{"image_size": ' + "[" * 500 + "]" * 500 + "}",
+        "image_size must be two numbers",
+    ),
     "rows": ('{"backbone": {}}', "backbone must be a list of rows"),
 }
 

@@ -1,5 +1,6 @@
 """Damaged and hostile Darknet files: each ends in one clear error, without memory."""
 
+import os
 import struct
 import tracemalloc
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from tests.darknet import CFG
+from yolojax import inference
+from yolojax.engine.warm_start import first_variables
 from yolojax.models import cfg as cfg_module
 from yolojax.models.cfg import parse_cfg
 from yolojax.models.darknet_graph import darknet_spec
@@ -354,7 +357,41 @@ def test_a_bad_description_beside_weights_is_named(tmp_path):
 
 def test_a_folder_is_no_file(model, tmp_path):
     (tmp_path / "x.weights").mkdir()
-    with pytest.raises(ValueError, match=r"x\.weights: .*Is a directory"):
+    with pytest.raises(ValueError, match=r"x\.weights: not a regular file but a folder"):
         read_darknet(tmp_path / "x.weights", model)
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="not a regular file but a folder"):
+        read_published(tmp_path / "x.weights")
+
+
+def test_a_header_of_a_file_with_a_hole_is_compared_before_it_is_read(model, tmp_path):
+    path = tmp_path / "x.weights"
+    with path.open("wb") as file:
+        file.write(HEADER)
+        file.truncate(2**34)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="x.weights: .* numbers are left over"):
+        read_darknet(path, model)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**21
+
+
+@pytest.mark.parametrize("suffix", [".weights", ".pt", ".safetensors", ""])
+def test_a_named_pipe_is_no_file_of_weights(suffix, model, tmp_path):
+    """Whatever reads it, and it is never waited for."""
+    path = tmp_path / f"x{suffix}"
+    os.mkfifo(path)
+    for read in (
+        read_published,
+        inference.load,
+        lambda p: first_variables(model, seed=0, weights=str(p)),
+    ):
+        with pytest.raises(ValueError, match="not a regular file but a named pipe"):
+            read(path)
+
+
+def test_a_description_that_is_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "x.weights").write_bytes(HEADER + NUMBERS)
+    os.mkfifo(tmp_path / "x.cfg")
+    with pytest.raises(ValueError, match="no description of its network"):
         read_published(tmp_path / "x.weights")

@@ -127,7 +127,7 @@ def _read(weights: str, model: Any) -> _Trained:
     if path.is_file() and model.family == "darknet" and _is_alone(path):
         part = read_darknet(path, model, partial=True)
         return _Trained(model.name, part.variables, None, part.ends)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         found = read_published(weights)
         return _from_model(found.model, found.variables, model)
     config, variables, _ = checkpoint.load_weights(weights)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolojax.files import replace_file
+from yolojax.files import open_file, replace_file
 from yolojax.lookup import hint
 from yolojax.models.cfg import format_cfg, parse_cfg, read_cfg
 from yolojax.models.darknet import DARKNET
@@ -106,17 +107,17 @@ def read_darknet(
             is read then.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
+    with open_file(path) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
             header = _read_header(file.read(20))
             start = len(header.packed())
             rows = _rows(model)
             known, ends = _known(size - start, rows, header, partial)
             file.seek(start)
             return _read_rows(file, rows[:known], header, ends)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def write_darknet(
@@ -204,8 +205,9 @@ def find_pair(path: str | Path, cfg: str | Path = "") -> tuple[Path, Path | str]
         if not weights.is_file():
             raise ValueError(f"{path}: no weights beside it, in {weights.name}")
         return weights, path
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"no weights at {path}: there is no such file")
+    open_file(path).close()
     if cfg:
         if not Path(cfg).is_file() and str(cfg) not in DARKNET:
             raise ValueError(

@@ -21,6 +21,7 @@ from yolojax.printable import printable
 from yolojax.trees import flatten, unflatten_variables
 from yolojax.weights.descriptions import plain
 from yolojax.weights.inert import shown
+from yolojax.weights.safetensors import MAX_SIDE
 
 _KEY = "model"
 _PARTS = ("params/", "batch_stats/")
@@ -72,12 +73,13 @@ def settings_of(model: Network, description: Mapping[str, Any]) -> dict[str, Any
     side = _SIDES.get(model.family, _SIDE)
     size: Any = description.get("image_size")
     whole = isinstance(size, list) and [type(n) for n in size] == [int, int]
-    size = tuple(size) if whole and min(size) > 0 else (side, side)
+    fits = whole and min(size) > 0 and max(size) <= MAX_SIDE
+    size = tuple(size) if fits else (side, side)
     loss = description.get("loss")
     if not isinstance(loss, str):
         loss = "cross_entropy" if classifies else "yolov5"
     letterbox = description.get("letterbox")
-    if letterbox not in LETTERBOXES:
+    if not isinstance(letterbox, str) or letterbox not in LETTERBOXES:
         foreign = classifies and _KEY not in description
         letterbox = "centre_crop" if foreign else "square"
     return {

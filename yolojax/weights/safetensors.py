@@ -28,7 +28,8 @@ _KEY = "yolojax"
 _MAX_HEADER = 4 * 2**20
 _MAX_TENSORS = 20_000
 _MAX_NAME = 500
-_MAX_SIDE = 8_192
+# Of pictures, in pixels, that a file can ask for.
+MAX_SIDE = 8_192
 _DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -219,7 +220,10 @@ def _about(metadata: Any) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     """A value of JSON for a message."""
-    return printable(json.dumps(value), 60)
+    try:
+        return printable(json.dumps(value), 60)
+    except RecursionError:
+        return f"a {type(value).__name__} of many in one another"
 
 
 def _are_names(value: Any) -> bool:
@@ -230,7 +234,7 @@ def _are_sides(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(type(side) is int and 1 <= side <= _MAX_SIDE for side in value)
+        and all(type(side) is int and 1 <= side <= MAX_SIDE for side in value)
     )
 
 
@@ -245,7 +249,7 @@ def _is_multiple(value: Any) -> bool:
 # What we write: what a value must be, and whether one is.
 _FORMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("keys and values", lambda value: isinstance(value, dict)),
-    "image_size": (f"two numbers from 1 to {_MAX_SIDE:,}", _are_sides),
+    "image_size": (f"two numbers from 1 to {MAX_SIDE:,}", _are_sides),
     "loss": ("a name", lambda value: isinstance(value, str)),
     "letterbox": (f"one of {', '.join(LETTERBOXES)}", _is_letterbox),
     "class_names": ("a list of names", _are_names),
