@@ -13,6 +13,7 @@ import pytest
 from tests.test_training import command, environment, run, write_config
 from tests.tiny import tiny_config
 from yolojax import (
+    class_file,
     crossvalidating,
     datasets,
     experiment,
@@ -167,7 +168,7 @@ def test_probabilities_of_all_folds_are_one_table_and_one_number(tmp_path):
     for index, chosen in enumerate(several):
         runs.append(crossvalidating.fold_directory(tmp_path, index))
         settings.write_config(chosen, runs[-1])
-        settings.write_classes(source.class_names, range(10), runs[-1])
+        class_file.write_classes(source.class_names, range(10), runs[-1])
         checkpoint.save_weights(runs[-1], variables)
         loaded = inference.load(runs[-1])
         pooling.predict_held_out(loaded, runs[-1], lambda *at: seen.append(at))

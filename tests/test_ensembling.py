@@ -5,7 +5,7 @@ import pytest
 
 from tests.engine.test_evaluate import KnownDetector, raw_maps, sigmoid
 from tests.tiny import tiny_config
-from yolojax import ensembling, inference, settings
+from yolojax import class_file, ensembling, inference, settings
 from yolojax.engine import checkpoint, sharding
 from yolojax.models.detector import build_model
 from yolojax.ops.views import PLAIN, USUAL, View
@@ -119,7 +119,7 @@ def test_a_detector_twice_is_that_detector(tmp_path):
     config = tiny_config(evaluate__score_threshold=1e-6, model__anchors=anchors)
     settings.write_config(config, tmp_path)
     names = [str(i) for i in range(10)]
-    settings.write_classes(names, range(10), tmp_path)
+    class_file.write_classes(names, range(10), tmp_path)
     checkpoint.save_weights(tmp_path, build_model(**config["model"]).init(0))
     loaded = inference.load(tmp_path)
     once = inference.evaluate_detector(loaded, tmp_path / "one")

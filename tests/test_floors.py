@@ -14,6 +14,7 @@ FLOORS = [
     {"printable"},
     {"records", "trees", "lookup", "files", "yaml_text", "comparing"},
     {"run_lock", "json_files", "outputs"},
+    {"class_file"},
     {"ops"},
     {"losses", "augment", "data"},
     {"models"},

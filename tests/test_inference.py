@@ -1,7 +1,7 @@
 import pytest
 
 from tests.tiny import tiny_config
-from yolojax import inference, settings
+from yolojax import class_file, inference, settings
 from yolojax.engine import checkpoint
 from yolojax.models.detector import build_model
 
@@ -9,7 +9,7 @@ from yolojax.models.detector import build_model
 def test_other_classes_than_the_datas_are_shown_with_what_to_do(tmp_path):
     settings.write_config(tiny_config(), tmp_path)
     names = [f"thing{i}" for i in range(10)]
-    settings.write_classes(names, range(10), tmp_path)
+    class_file.write_classes(names, range(10), tmp_path)
     checkpoint.save_weights(tmp_path, build_model(**tiny_config()["model"]).init(0))
     with pytest.raises(ValueError) as caught:
         inference.evaluate_detector(inference.load(tmp_path), tmp_path / "out")

@@ -17,6 +17,7 @@ DAMAGED = {
     "list": (b"[]", r"expected an object, got \[\]"),
     "text": (b'"' + b"x" * 1000 + b'"', "expected an object, got 'xx.{,40}'"),
     "deep list": (b"[" * 10**5 + b"]" * 10**5, "nested too deeply"),
+    "rather deep": (b"[" * 60 + b"]" * 60, "nested too deeply"),
     "deep object": (b'{"a":' * 10**5, "nested too deeply"),
     "many": (b"[" + b"[]," * 10**6 + b"[]]", "more than 1,000,000 values"),
 }
@@ -48,5 +49,7 @@ def test_values_come_back(tmp_path):
     path.write_text('{"a": [1, 2.5, null, "\u00e9"]}', encoding="utf-8")
     assert load_json(path) == {"a": [1, 2.5, None, "\u00e9"]}
     assert load_json(path, (dict, list)) == {"a": [1, 2.5, None, "\u00e9"]}
+    path.write_text("[" * 50 + "]" * 50)
+    load_json(path, list)
     path.write_text("[3]")
     assert load_json(path, list) == [3]

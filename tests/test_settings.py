@@ -161,3 +161,38 @@ def test_ranges_are_of_keys_that_exist():
 
     for path in settings.RANGES:
         assert isinstance(value(path), int | float), path
+
+
+DAMAGED = {
+    "empty": ("", "the file is empty"),
+    "null": ("null", "expected an object, got None"),
+    "list": ("[]", r"expected an object, got \[\]"),
+    "cut": ('{"seed": 1, "ep', "not JSON"),
+    "deep": ('{"model": ' + '{"a": ' * 900 + "1" + "}" * 901, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("text, reason", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_config_json_is_named(tmp_path, text, reason):
+    (tmp_path / "config.json").write_text(text)
+    message = rf"config\.json cannot be read: {reason}.*move it away"
+    with pytest.raises(ValueError, match=message):
+        settings.read_config(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        settings.check_config(settings.complete({}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"sed": 1}, "config.json: the config has an unknown key 'sed'"),
+        ({"epochs": "ten"}, "config.json: config.epochs must be a int"),
+        ({"optim": {"learning_rate": float("nan")}}, "config.json: config.optim.lea"),
+        ({"model": [1]}, "config.json: config.model must be a dict"),
+    ],
+    ids=["key", "kind", "nan", "list"],
+)
+def test_a_wrong_value_in_config_json_names_the_file(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        settings.read_config(tmp_path)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import DESCRIPTION, tiny_config
-from yolojax import experiment, inference, settings, souping
+from yolojax import class_file, experiment, inference, settings, souping
 from yolojax.engine import checkpoint
 
 MODEL = {"name": "yaml", "description": DESCRIPTION}
@@ -40,7 +40,7 @@ def runs(tmp_path_factory):
     for seed in (0, 1):
         workdir = folder / str(seed)
         settings.write_config(tiny_config(model=MODEL, data__val={}), workdir)
-        settings.write_classes([str(n) for n in range(10)], range(10), workdir)
+        class_file.write_classes([str(n) for n in range(10)], range(10), workdir)
         variables = model.init(seed)
         checkpoint.save_weights(workdir, variables)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from yolojax import inference, outputs, run_lock, settings, sizing
+from yolojax.class_file import write_classes
 from yolojax.engine import checkpoint
 from yolojax.printable import printable
 from yolojax.trees import flatten
@@ -48,7 +49,7 @@ def convert(weights: str | Path, output: str | Path, *, cfg: str = "") -> str:
             raise ValueError(f"{output} holds a run already; give another --output")
         settings.write_config(settings.complete(found.settings), output)
         numbers = range(len(found.class_names))
-        settings.write_classes(found.class_names, numbers, output)
+        write_classes(found.class_names, numbers, output)
         checkpoint.save_weights(output, found.variables)
     return describe(weights, found)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import math
 import os
 import signal
@@ -25,6 +24,7 @@ from yolojax import settings as config
 from yolojax.automatic import as_begun
 from yolojax.engine.log import write_json
 from yolojax.engine.progress import counter
+from yolojax.json_files import read_json
 from yolojax.metrics.detection import aligned, jsonable, shown_number
 from yolojax.trees import flatten
 
@@ -150,7 +150,7 @@ def is_finished(settings: Mapping[str, Any], workdir: Path) -> bool:
     # A run that goes on, as for more epochs, has written its config again.
     if summary.stat().st_mtime_ns < begun_by.stat().st_mtime_ns:
         return False
-    begun = config.from_json(begun_by.read_text())
+    begun = config.read_config(workdir)
     return changes.same_numbers(begun, as_begun(settings, begun))
 
 
@@ -185,7 +185,8 @@ def summarise(
         workdir: gets the files, see `cross_validate`.
     """
     source = datasets.open_source(several[0], "train")
-    found = [json.loads((run / "evaluation.json").read_text()) for run in runs]
+    advice = "Remove summary.json of that fold, and give the command again."
+    found = [read_json(run / "evaluation.json", advice=advice) for run in runs]
     numbers = spread([numbers_in(metrics) for metrics in found])
     print(f"\nmean and spread over {len(runs)} folds:")
     print(format_spread(numbers))

@@ -265,7 +265,7 @@ def build(
     """
     settings = dict(settings)
     if workdir is not None and (workdir / "config.json").is_file():
-        begun = config.from_json((workdir / "config.json").read_text())
+        begun = config.read_config(workdir)
         settings = as_begun(settings, begun)
     size = datasets.image_size_of(settings)
     trial = make_model({**settings, "model": {**settings["model"], "num_classes": 1}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from yolojax import datasets, experiment, folding, settings
+from yolojax.class_file import read_classes
 from yolojax.data import pipeline
 from yolojax.data.report import Report
 from yolojax.engine import checkpoint, evaluate, sharding
@@ -101,8 +101,8 @@ def _read(
         chosen = settings.complete(found.settings)
         return chosen, found.variables, 0, (found.class_names, numbers)
     saved = checkpoint.find_weights(weights)
-    chosen = settings.from_json(json.dumps(saved.config))
-    classes = settings.read_classes(checkpoint.workdir_of(weights))
+    workdir = checkpoint.workdir_of(weights)
+    chosen, classes = settings.read_config(workdir), read_classes(workdir)
     return chosen, saved, saved.step, classes
 
 

@@ -12,6 +12,8 @@ from yolojax.files import FileError, read_file
 # Bytes of a file, and values in it: a value takes up to 100 bytes of memory.
 LARGEST = 2**26
 MOST_VALUES = 10**6
+# Levels of lists and objects; ours have up to 10.
+DEEPEST = 50
 
 Kind = type | tuple[type, ...]
 
@@ -20,7 +22,7 @@ def load_json(
     path: str | Path,
     kind: Kind = dict,
     *,
-    limit: int = LARGEST,
+    limit: int | None = LARGEST,
     most_values: int = MOST_VALUES,
 ) -> Any:
     """The value in a JSON file.
@@ -28,7 +30,7 @@ def load_json(
     Args:
         path: the file.
         kind: types that the value may have.
-        limit: largest file that is read, in bytes.
+        limit: largest file that is read, in bytes; None: no limit.
         most_values: largest number of values in it.
 
     Raises:
@@ -51,6 +53,8 @@ def load_json(
     except ValueError as error:
         # The reason has the place, and no text of the file.
         raise ValueError(f"not JSON ({error})") from None
+    if _is_deeper(value, DEEPEST):
+        raise ValueError("nested too deeply")
     if not isinstance(value, kind):
         names = {dict: "an object", list: "a list"}
         kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -59,11 +63,22 @@ def load_json(
     return value
 
 
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie in each other in more levels than these."""
+    level = [value]
+    for _ in range(levels):
+        lists = [one for one in level if isinstance(one, list)]
+        lists += [one.values() for one in level if isinstance(one, dict)]
+        level = [item for one in lists for item in one]
+    return any(isinstance(one, list | dict) for one in level)
+
+
 def read_json(
     path: str | Path,
     kind: Kind = dict,
     *,
     advice: str,
+    limit: int | None = LARGEST,
     most_values: int = MOST_VALUES,
 ) -> Any:
     """As `load_json`, with messages that name the file.
@@ -72,12 +87,13 @@ def read_json(
         path: the file.
         kind: types that the value may have.
         advice: what to do where the file is damaged, as a sentence.
+        limit: largest file that is read, in bytes; None: no limit.
         most_values: largest number of values in it.
 
     Raises:
         ValueError: see `load_json`.
     """
     try:
-        return load_json(path, kind, most_values=most_values)
+        return load_json(path, kind, limit=limit, most_values=most_values)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}. {advice}") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,13 @@ from yolojax.engine import evaluate
 from yolojax.engine.log import write_json
 from yolojax.files import replace_text
 from yolojax.inference import Loaded
+from yolojax.json_files import read_json
 from yolojax.metrics.detection import GroundTruth
 from yolojax.models.classifier import Classifier
 
 DETECTIONS, PROBABILITIES = FILES = ("predictions.json", "out_of_fold.csv")
+# What to do where one of them is damaged.
+_AGAIN = "Remove it and give the command again, which predicts anew."
 # The columns before the probabilities.
 COLUMNS = ("name", "label", "fold")
 
@@ -78,7 +80,7 @@ def pool(data: Data, runs: Sequence[Path], workdir: Path) -> tuple[dict[str, Any
     if (runs[0] / PROBABILITIES).exists():
         return _pool_probabilities(data, runs, workdir)
     truth = GroundTruth.from_source(data.source, data.keep)
-    rows = [row for run in runs for row in json.loads((run / DETECTIONS).read_text())]
+    rows = [row for run in runs for row in _detections(run / DETECTIONS)]
     place = {number: row for row, number in enumerate(truth.image_ids)}
     # Stable: within a picture the best stay first.
     rows.sort(key=lambda row: place.get(row["image_id"], len(place)))
@@ -116,6 +118,36 @@ def _write_table(path: Path, rows: Iterable[Sequence[str]]) -> None:
 
 
 def _read_table(path: Path) -> list[list[str]]:
-    """The header and the rows."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
+    """The header and the rows.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        header = rows[0] if rows else []
+        if header[: len(COLUMNS)] != list(COLUMNS):
+            raise ValueError("its first line is not ours")
+        for number, row in enumerate(rows[1:], start=2):
+            if len(row) != len(header):
+                raise ValueError(f"line {number} has {len(row)} cells")
+            _ = [float(cell) for cell in row[len(COLUMNS) :]]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read: {error}. {_AGAIN}") from error
+    return rows
+
+
+def _detections(path: Path) -> list[dict[str, Any]]:
+    """Detections of a fold.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    rows = read_json(path, list, advice=_AGAIN, limit=None, most_values=10**9)
+    keys = {"image_id", "category_id", "bbox", "score"}
+    for number, row in enumerate(rows):
+        is_one = isinstance(row, dict) and keys <= row.keys()
+        if not is_one or not isinstance(row["image_id"], int | str):
+            raise ValueError(f"{path}: entry {number} is no detection. {_AGAIN}")
+    return rows

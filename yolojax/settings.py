@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from yolojax import changes, config_paths, hyperparameters
 from yolojax.automatic import as_begun, read_batch_size, with_anchors
 from yolojax.files import read_description, replace_text
+from yolojax.json_files import read_json
 from yolojax.lookup import hint
 from yolojax.ops.letterbox import LETTERBOXES
-from yolojax.records import Id
 
 # Sections whose keys are the arguments of a component, and are checked there.
 OPEN = (
@@ -239,6 +239,23 @@ def with_changes(
     return complete(changes.put(settings, given))
 
 
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The settings in a run's `config.json`.
+
+    Raises:
+        ValueError: it is missing, damaged, or has keys or values that no config has.
+    """
+    path = workdir / "config.json"
+    advice = (
+        "Put it back from a copy; or move it away, and train with --config as at first"
+    )
+    content = read_json(path, advice=f"{advice}.")
+    try:
+        return complete(_tuples(content))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. {advice}") from error
+
+
 def _read_description(model: dict[str, Any]) -> None:
     """Take the text of `model.path` in, so that a run does not hang on the file."""
     path = model.get("path")
@@ -339,7 +356,7 @@ def check_folder(workdir: Path) -> None:
 def read_begun(workdir: Path) -> dict[str, Any] | None:
     """The config of the run in a directory; None where it holds none."""
     path = workdir / "config.json"
-    return from_json(path.read_text()) if path.is_file() else None
+    return read_config(workdir) if path.exists() else None
 
 
 def check_config(settings: Mapping[str, Any], workdir: Path) -> None:
@@ -389,25 +406,3 @@ def write_config(settings: Mapping[str, Any], workdir: Path) -> None:
     # In one step: a run that is killed here must be able to read it again.
     text = json.dumps(settings, indent=1, sort_keys=True)
     replace_text(workdir / "config.json", text)
-
-
-def write_classes(
-    class_names: Sequence[str], category_ids: Sequence[Id], workdir: Path
-) -> None:
-    """Write `classes.json`, which prediction needs: names and the source's numbers."""
-    ids = [i if isinstance(i, str) else int(i) for i in category_ids]
-    content = {"names": list(class_names), "category_ids": ids}
-    replace_text(workdir / "classes.json", json.dumps(content, ensure_ascii=False))
-
-
-def read_classes(workdir: Path) -> tuple[tuple[str, ...], tuple[Id, ...]]:
-    """Class names and the source's numbers for them, as `write_classes` wrote them.
-
-    Raises:
-        ValueError: there is no `classes.json`.
-    """
-    path = workdir / "classes.json"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: is {workdir} a run's directory?")
-    content = json.loads(path.read_text())
-    return tuple(content["names"]), tuple(content["category_ids"])

@@ -24,6 +24,7 @@ from yolojax import (
     run_lock,
     settings,
 )
+from yolojax.class_file import write_classes
 from yolojax.engine import checkpoint, step_folder
 from yolojax.engine.log import write_json
 from yolojax.inference import Loaded
@@ -216,7 +217,7 @@ def _write(output: Path, loaded: Loaded, soup: Soup, method: str) -> None:
     with run_lock.held(output):
         _check_free(output)
         settings.write_config(loaded.settings, output)
-        settings.write_classes(loaded.class_names, loaded.category_ids, output)
+        write_classes(loaded.class_names, loaded.category_ids, output)
         checkpoint.save_weights(output, soup.variables)
         content = {"method": method, "checkpoints": soup.names, "score": soup.score}
         write_json(output / "soup.json", content)

@@ -35,8 +35,7 @@ def main(changes: Mapping[str, Any]) -> int:
     if given is None and not begun.is_file():
         raise ValueError(f"give --config: {workdir} holds no run to go on with")
     if given is None:
-        chosen = settings.from_json(begun.read_text())
-        chosen = settings.with_changes(chosen, changes)
+        chosen = settings.with_changes(settings.read_config(workdir), changes)
     else:
         chosen = settings.complete(given.to_dict())
     return training.train(chosen, workdir)

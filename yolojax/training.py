@@ -27,6 +27,7 @@ from yolojax import (
     unlabelled,
 )
 from yolojax import settings as config
+from yolojax.class_file import write_classes
 from yolojax.data import identity
 from yolojax.engine import (
     checkpoint,
@@ -120,7 +121,7 @@ def _train(settings: Mapping[str, Any], workdir: Path) -> int:
     # Only now: a config whose cache was refused must not stand in the way of the next.
     config.write_config(settings, workdir)
     source = run.train.source
-    config.write_classes(source.class_names, source.category_ids, workdir)
+    write_classes(source.class_names, source.category_ids, workdir)
     batches = feed.batches
     # Only of a stream that goes by them.
     see_losses = getattr(batches, "see_losses", lambda step, losses: None)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.shared import shared
 from tests.tiny import tiny_config
-from yolojax import inference, settings
+from yolojax import class_file, inference, settings
 from yolojax.data.sources.coco import CocoSource
 from yolojax.engine import checkpoint
 from yolojax.models.detector import build_model
@@ -115,7 +115,7 @@ def test_coco_string_ids_are_those_of_the_predictions(read, tmp_path):
     given["annotations"] = str(data / "texts.json")
     chosen = tiny_config(data__train=given, data__val=given, model__num_classes=2)
     settings.write_config(chosen, tmp_path / "run")
-    settings.write_classes(["car", "bus"], ["c1", "c2"], tmp_path / "run")
+    class_file.write_classes(["car", "bus"], ["c1", "c2"], tmp_path / "run")
     model = build_model(**chosen["model"])
     checkpoint.save_weights(tmp_path / "run", model.init(0))
     loaded = inference.load(tmp_path / "run")

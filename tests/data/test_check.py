@@ -189,6 +189,39 @@ def test_a_file_that_is_not_our_cache_is_not_overwritten(paths, tmp_path, text):
     assert path.read_text() == text
 
 
+TORN = {
+    "empty": "",
+    "null": "null",
+    "list": "[]",
+    "object": "{}",
+    "cut": '{"format": "yolojax scan',
+    "deep": "[" * 100_000,
+    "no pictures": json.dumps({"format": check.CACHE_FORMAT}),
+    "other types": json.dumps({"format": check.CACHE_FORMAT, "pictures": {"a": 1}}),
+}
+
+
+@pytest.mark.parametrize("text", TORN.values(), ids=TORN)
+def test_a_damaged_cache_of_a_run_is_made_anew(paths, tmp_path, text):
+    path = tmp_path / "scan_train.json"
+    path.write_text(text)
+    assert len(scan(Listed(paths), cache_path=path)[1]) == 5
+    assert len(json.loads(path.read_text())["pictures"]) == 5
+
+
+def test_a_changed_size_in_a_cache_is_not_believed(paths, tmp_path):
+    path = tmp_path / "scan_train.json"
+    expected = scan(Listed(paths), cache_path=path)[1].tolist()
+    content = json.loads(path.read_text())
+    for finding in content["pictures"].values():
+        finding[3] = [1, 1]
+    path.write_text(json.dumps(content))
+    report, keep = scan(Listed(paths), cache_path=path)
+    assert keep.tolist() == expected and "1x1" not in report.render()
+    found = json.loads(path.read_text())["pictures"].values()
+    assert all(finding[3] != [1, 1] for finding in found)
+
+
 def test_a_cache_of_another_version_is_replaced(paths, tmp_path):
     path = tmp_path / "scan.json"
     path.write_text('{"format": "yolojax scan 0", "pictures": {"a": []}}')

@@ -181,3 +181,26 @@ def test_the_summary_lies_in_the_run_s_folder(tmp_path):
         path = log.write_summary({"mAP50": np.float32(0.5), "finished": True})
     assert path == tmp_path / "summary.json"
     assert json.loads(path.read_text()) == {"mAP50": 0.5, "finished": True}
+
+
+DAMAGED = {
+    "zeros": (bytes(100), "metrics.csv holds only zeros"),
+    "long field": (b"step,a\n1," + b"9" * 200_000 + b"\n", "metrics.csv: field larger"),
+    "no header": (b"\x89PNG\r\n\x1a\n", "metrics.csv line 1: expected a header"),
+    "cut inside": (b"step,a\n1,2\n2\n3,4\n", "metrics.csv line 3: expected 2 numbers"),
+    "twice": (b"step,a\n2,2\n2,3\n", "metrics.csv line 3: step 2 comes after step 2"),
+    "back": (b"step,a\n2,2\n1,3\n", "metrics.csv line 3: step 1 comes after step 2"),
+    "binary": (b"step,a\n1,\xff\xfe\n", "metrics.csv line 2: expected 2 numbers"),
+}
+
+
+@pytest.mark.parametrize("content, message", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_table_is_one_message_that_names_file_and_line(
+    tmp_path, content, message
+):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_metrics(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        RunLog(tmp_path, start_step=3, tensorboard=False)
+    assert (tmp_path / "metrics.csv").read_bytes() == content

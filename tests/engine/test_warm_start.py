@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_config
-from yolojax import converting, experiment, inference, settings
+from yolojax import class_file, converting, experiment, inference, settings
 from yolojax.engine import checkpoint
 from yolojax.engine.step import init_state
 from yolojax.engine.warm_start import first_variables
@@ -38,7 +38,7 @@ def file(trained, tmp_path_factory):
 def workdir(trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     settings.write_config(tiny_config(), path)
-    settings.write_classes([f"{i}" for i in range(10)], range(10), path)
+    class_file.write_classes([f"{i}" for i in range(10)], range(10), path)
     checkpoint.save_weights(path, trained)
     return path
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from yolojax import settings
+from yolojax import class_file, settings
 from yolojax.engine import checkpoint
 from yolojax.engine.warm_start import first_variables
 from yolojax.models.classifiers import build_classifier
@@ -57,7 +57,7 @@ def test_a_detector_takes_the_backbone_of_a_classifier_from_a_file(source, tmp_p
 def test_a_classifier_of_other_classes_keeps_all_but_its_last_layer(source, tmp_path):
     arguments, model, trained = source
     settings.write_config(settings.complete({"model": arguments}), tmp_path)
-    settings.write_classes("abcdefg", range(7), tmp_path)
+    class_file.write_classes("abcdefg", range(7), tmp_path)
     checkpoint.save_weights(tmp_path, trained)
     target = build_classifier("resnet18", num_classes=3, **NARROW)
     start = first_variables(target, seed=1, weights=str(tmp_path))

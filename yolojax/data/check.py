@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from yolojax.data.decode import decode as decode_picture
 from yolojax.data.report import Report
 from yolojax.data.sources.base import Source
 from yolojax.files import replace_text
+from yolojax.json_files import load_json
 from yolojax.printable import printable
 from yolojax.records import Decoding
 
@@ -273,29 +274,39 @@ def known_digests(cache_path: Path) -> dict[str, str]:
 
 
 def _load_cache(path: str | Path | None) -> dict[str, _Finding]:
+    """What earlier scans found; nothing where a run's own `scan_*.json` is damaged."""
     if path is None or not os.path.exists(path):
         return {}
     try:
-        content = json.loads(Path(path).read_bytes())
-        if content["format"].rsplit(" ", 1)[0] != "yolojax scan":
-            raise KeyError("format")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        content = load_json(path, limit=None, most_values=10**9)
+        if not str(content.get("format")).startswith("yolojax scan "):
+            raise ValueError("another format")
+    except ValueError as error:
+        if Path(path).name.startswith("scan_"):
+            return {}
         raise ValueError(
             f"{path} is not a file that an earlier scan wrote; name another one"
         ) from error
-    if content["format"] != CACHE_FORMAT:
+    pictures = content.get("pictures")
+    if content["format"] != CACHE_FORMAT or content.get("digest") != _digest(pictures):
         return {}
     return {
         name: _Finding(num_bytes, mtime, decoded, tuple(size) if size else None, *rest)
-        for name, (num_bytes, mtime, decoded, size, *rest) in content[
-            "pictures"
-        ].items()
+        for name, (num_bytes, mtime, decoded, size, *rest) in pictures.items()
     }
 
 
 def _save_cache(path: str | Path, findings: dict[str, _Finding]) -> None:
     """In one step: a scan that is killed leaves the old file."""
-    replace_text(Path(path), json.dumps({"format": CACHE_FORMAT, "pictures": findings}))
+    content = {"format": CACHE_FORMAT, "pictures": findings}
+    text = json.dumps({**content, "digest": _digest(findings)})
+    replace_text(Path(path), text)
+
+
+def _digest(pictures: Any) -> str:
+    """Of what a cache says of pictures: a damaged one is not believed."""
+    text = json.dumps(pictures, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def summary(source: Source, keep: Sequence[int] | np.ndarray) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from yolojax.engine.events import Events
-from yolojax.files import naming, replace_text
+from yolojax.files import naming, read_file, replace_text
 
 Row = dict[str, float]
 
@@ -76,8 +76,13 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Row]:
 
 def _read(path: Path) -> tuple[list[str], list[Row]]:
     """Columns and rows of the file's whole lines."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    text = read_file(path).decode("utf-8", "replace")
+    if text and not text.strip("\0"):
+        raise ValueError(f"{path} holds only zeros; move the file away")
+    try:
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}; move the file away") from error
     if not lines:
         return [], []
     columns, rows = lines[0], []
@@ -101,6 +106,11 @@ def _read(path: Path) -> tuple[list[str], list[Row]]:
                 f"{path} line {number}: expected {len(columns)} numbers, "
                 f"got {','.join(cells)[:80]!r}; mend or remove the line"
             ) from None
+        if rows and row["step"] <= rows[-1]["step"]:
+            raise ValueError(
+                f"{path} line {number}: step {cells[0]} comes after step "
+                f"{rows[-1]['step']:.0f}; mend or remove the line"
+            )
         rows.append(row)
     return columns, rows
 
