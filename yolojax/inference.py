@@ -26,6 +26,7 @@ from yolojax.models.model import Model
 from yolojax.ops.letterbox import letterbox_shape
 from yolojax.ops.views import PLAIN, View
 from yolojax.records import Detections, Example, Id
+from yolojax.trees import flatten
 from yolojax.weights.published import placeholder_names, read_published
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -64,16 +65,23 @@ def load(
         ValueError: there are none, or they do not fit the settings.
     """
     chosen, found, step, (names, numbers) = _read(weights, cfg)
+    if not isinstance(chosen["batch_size"], int):
+        raise ValueError(
+            f"{weights}: config.batch_size is {chosen['batch_size']!r}, but the config "
+            "of a run holds the number that was found for it"
+        )
     # Where it was trained there may have been more or fewer; the results are the same.
     batch_size = math.gcd(chosen["batch_size"], chosen["evaluate"]["batch_size"])
     chosen["devices"] = sharding.fitting_devices(chosen["devices"], batch_size)
     if change is not None:
         change(chosen)
-    model = experiment.make_model(chosen, names)
     stored = isinstance(found, checkpoint.SavedWeights)
+    try:
+        model = experiment.make_model(chosen, names)
+    except ValueError as error:
+        raise ValueError(f"the network of {weights}: {error}") from error
     # Before any array of a run is read, so that none is larger than the network's.
-    if _shapes_of(model.shapes()) != _shapes_of(found.shapes if stored else found):
-        raise ValueError(f"the weights in {weights} do not fit {model.name}")
+    _check_shapes(weights, found.shapes if stored else found, model)
     return Loaded(
         settings=chosen,
         model=model,
@@ -86,8 +94,20 @@ def load(
     )
 
 
-def _shapes_of(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: tuple(np.shape(leaf)), tree)
+def _check_shapes(weights: str | Path, found: dict[str, Any], model: Model) -> None:
+    there, wanted = (
+        {path: tuple(np.shape(leaf)) for path, leaf in flatten(tree).items()}
+        for tree in (found, model.shapes())
+    )
+    paths = sorted(there.keys() | wanted.keys())
+    differing = [path for path in paths if there.get(path) != wanted.get(path)]
+    if differing:
+        path = differing[0]
+        raise ValueError(
+            f"the weights in {weights} do not fit {model.name}: {len(differing)} of "
+            f"{len(paths)} arrays differ; {path} is {there.get(path, 'missing')}, "
+            f"expected {wanted.get(path, 'none')}"
+        )
 
 
 def _read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,13 @@ class Bookkeeping:
 
     @classmethod
     def restored(cls, progress: Mapping[str, Any]) -> Bookkeeping:
-        """From what a checkpoint holds, also one that is older than some fields."""
+        """From what a checkpoint holds, also one that is older than some fields.
+
+        Raises:
+            ValueError: a value has another type, or there is an unknown one.
+        """
+        if problem := misfit(progress):
+            raise ValueError(f"the checkpoint's bookkeeping does not fit: {problem}")
         known = dict(progress)
         known.setdefault("stop_best", known.get("best", UNJUDGED))
         return cls(**known)
@@ -89,3 +96,23 @@ class Bookkeeping:
 
     def _sum(self, name: str, value: float) -> None:
         self.window[name] = self.window.get(name, 0.0) + value
+
+
+def misfit(progress: Mapping[str, Any]) -> str:
+    """What a `Bookkeeping` cannot be made of, in a checkpoint's JSON; else empty."""
+    fresh = dataclasses.asdict(Bookkeeping())
+    for name, value in progress.items():
+        if name not in fresh:
+            return f"the entry {name!r} is unknown, as of a newer yolojax"
+        kind = type(fresh[name])
+        fits = type(value) in ((int, float) if kind is float else (kind,))
+        if kind is dict and fits:
+            inner = (str,) if name == "data" else (int, float)
+            fits = all(type(one) in inner for one in value.values())
+        if name == "epoch" and fits:
+            fits = [type(one) in (int, float) for one in value] == [True, True]
+        if name == "changes" and fits:
+            fits = all(isinstance(one, dict) for one in value)
+        if not fits:
+            return f"{name} is {reprlib.repr(value)}"
+    return ""

@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 
 from yolojax.engine import digests, state_tree, step_folder
 from yolojax.engine.array_files import ArrayFiles, Damaged
+from yolojax.engine.book import misfit
 from yolojax.engine.step_folder import steps_in
 from yolojax.json_files import read_json
 from yolojax.records import TrainState
@@ -173,6 +174,8 @@ class Checkpoints:
         folder = self._folder / str(step)
         table = step_folder.read_table(folder)
         documents = step_folder.read_documents(folder, table)
+        if problem := misfit(documents["progress"]):
+            raise Damaged(f"progress/metadata: {problem}")
         arrays = step_folder.open_arrays(folder)
         target = state_tree.to_dicts(like)
         saved = arrays.shapes()
@@ -281,8 +284,10 @@ def find_weights(path: str | Path) -> SavedWeights:
             raise Damaged(f"it has no weights {which!r}")
     if table is None:
         print(_no_digests(folder / str(step)), flush=True)
+    # Where a network has no batch statistics, there is nothing to be stored of them.
+    variables = {"batch_stats": {}, **shapes[which]}
     return SavedWeights(
-        config, step, shapes[which], folder / str(step), arrays, which, table
+        config, step, variables, folder / str(step), arrays, which, table
     )
 
 
