@@ -5,6 +5,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from yolojax.data.decode import ImageError, decode_image, image_size
@@ -179,6 +180,15 @@ def test_a_cut_jpeg_with_junk_in_its_header_is_an_error():
     data = data[:2] + b"junk" + data[2 : len(data) * 2 // 3]
     with pytest.raises(ImageError, match="damaged JPEG, cut short"):
         decode_image(data)
+
+
+def test_a_jpeg_of_a_colour_space_that_the_library_cannot_name_is_an_error(monkeypatch):
+    def header(data, strict):
+        raise KeyError(-1)  # found by tests/data/fuzz_images.py
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg_header", header)
+    with pytest.raises(ImageError, match="damaged JPEG.*colour space -1 is not known"):
+        decode_image(encode(photo(), "JPEG"))
 
 
 def test_junk_in_a_jpeg_header_changes_nothing():

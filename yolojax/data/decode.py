@@ -296,7 +296,10 @@ def _check_scans(data: bytes, header: Header) -> None:
     scans = data.count(b"\xff\xda")
     height, width = header.size
     if scans * height * width > MAX_SCANNED_PIXELS:
-        raise ImageError(f"JPEG of {scans} scans of {width} x {height} pixels")
+        raise ImageError(
+            f"JPEG of {scans:,} scans of {width} x {height} pixels, which would take "
+            "minutes to decode; save it anew"
+        )
 
 
 def _scaled(size: tuple[int, int], scale: int) -> tuple[int, int]:
@@ -323,7 +326,10 @@ def _call_simplejpeg(
     strict: bool,
     buffer: np.ndarray | None = None,
 ) -> np.ndarray:
-    _, _, colours, _ = simplejpeg.decode_jpeg_header(data, strict=strict)
+    try:
+        _, _, colours, _ = simplejpeg.decode_jpeg_header(data, strict=strict)
+    except KeyError as error:  # the library's own table lacks it
+        raise ValueError(f"colour space {error} is not known") from error
     four = colours in ("CMYK", "YCCK")
     pixels = simplejpeg.decode_jpeg(
         data,
