@@ -357,7 +357,9 @@ def test_a_bad_description_beside_weights_is_named(tmp_path):
 
 def test_a_folder_is_no_file(model, tmp_path):
     (tmp_path / "x.weights").mkdir()
-    with pytest.raises(ValueError, match=r"x\.weights: not a regular file but a folder"):
+    with pytest.raises(
+        ValueError, match=r"x\.weights: not a regular file but a folder"
+    ):
         read_darknet(tmp_path / "x.weights", model)
     with pytest.raises(ValueError, match="not a regular file but a folder"):
         read_published(tmp_path / "x.weights")
