@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 
+from yolojax.data.sources import voc_xml
 from yolojax.data.sources.voc_xml import CODECS, LARGEST_XML, parse_xml, read_xml
 
 CORNERS = "<xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax>"
@@ -193,7 +194,8 @@ LAUGHS = "".join(
         ),
         ('<!DOCTYPE a [<!ENTITY % p SYSTEM "file:///x">%p;]><annotation/>', "entities"),
         ("<a>" * 100_000, "nested deeper than 64"),
-        ("<annotation>" + "<object/>" * 100_001, "more than 100,000 objects"),
+        ("<annotation>" + "<object/>" * 20_001, "more than 20,000 objects"),
+        ("<annotation><object>" + "<bndbox/>" * 20_001, "more than 20,000 boxes"),
         ("<html><body>404</body></html>", "root is <html> and it has no object"),
         ("<annotations><image/></annotations>", "expected the <annotation> of Pascal"),
         ("", "no element found"),
@@ -201,13 +203,20 @@ LAUGHS = "".join(
         ("<annotation><object></annotation>", "mismatched tag: line 1, column 22"),
         ("<annotation>&nbsp;</annotation>", "undefined entity"),
     ],
-    ids=str,
+    ids=lambda value: value[:40],
 )
 def test_hostile_and_other_files_are_errors(tmp_path, text, message):
     file = tmp_path / "a.xml"
     file.write_text(text)
     problem = read_xml(str(file))
     assert isinstance(problem, str) and re.search(message, problem)
+
+
+def test_the_number_of_elements_is_limited(monkeypatch):
+    monkeypatch.setattr(voc_xml, "MOST_ELEMENTS", 5)
+    assert parse_xml(b"<annotation>" + b"<a/>" * 4 + b"</annotation>").boxes == []
+    with pytest.raises(ValueError, match="more than 5 elements"):
+        parse_xml(b"<annotation>" + b"<a/>" * 5 + b"</annotation>")
 
 
 def test_a_doctype_without_entities_is_read_and_nothing_is_fetched(tmp_path):

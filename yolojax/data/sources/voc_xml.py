@@ -22,7 +22,8 @@ TURNED = ("cx", "cy", "w", "h", "angle")
 
 # Bytes; an object takes some 400 of them.
 LARGEST_XML = 2**23
-MOST_OBJECTS = 100_000
+MOST_ELEMENTS = 500_000
+MOST_BOXES = 20_000  # and as many objects
 DEEPEST = 64  # elements in each other; VOC has 5
 LONGEST_TEXT = 200  # letters of a name or number
 
@@ -194,9 +195,13 @@ class _Reader:
         self._objects: list[_Object] = []
         self._path: list[str] = []  # below the root
         self._depth = 0
+        self._num_elements = self._num_boxes = 0
         self._text: list[str] | None = None  # of the element that is open, if kept
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._num_elements += 1
+        if self._num_elements > MOST_ELEMENTS:
+            raise ValueError(f"more than {MOST_ELEMENTS:,} elements")
         self._depth += 1
         if self._depth > DEEPEST:
             raise ValueError(f"elements are nested deeper than {DEEPEST}")
@@ -209,15 +214,19 @@ class _Reader:
             return
         place = "/".join(self._path)
         if place == "object":
-            if len(self._objects) == MOST_OBJECTS:
-                raise ValueError(f"more than {MOST_OBJECTS:,} objects")
+            self._count("objects", len(self._objects))
             self._objects.append(_Object(self.parser.CurrentLineNumber))
-        elif place == "object/bndbox":
-            self._objects[-1].boxes.append({})
-        elif place == "object/robndbox":
-            self._objects[-1].turned.append({})
+        elif place in ("object/bndbox", "object/robndbox"):
+            self._count("boxes", self._num_boxes)
+            self._num_boxes += 1
+            last = self._objects[-1]
+            (last.boxes if place == "object/bndbox" else last.turned).append({})
         elif place in KEPT:
             self._text = []
+
+    def _count(self, what: str, count: int) -> None:
+        if count == MOST_BOXES:
+            raise ValueError(f"more than {MOST_BOXES:,} {what}")
 
     def _letters(self, text: str) -> None:
         if self._text is not None:
