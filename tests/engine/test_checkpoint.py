@@ -283,3 +283,10 @@ def test_a_missing_best_checkpoint_is_said(tmp_path, capsys):
     (tmp_path / "checkpoints" / "10").rename(tmp_path / "elsewhere")
     assert checkpoint.load_weights(tmp_path)[2] == 20
     assert "the best checkpoint, 10, is missing: taking 20" in capsys.readouterr().out
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_said(tmp_path):
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(ValueError, match="checkpoints is not a folder; move it away"):
+        checkpoint.Checkpoints(tmp_path, keep=1)
+    assert (tmp_path / "checkpoints").read_text() == "mine"

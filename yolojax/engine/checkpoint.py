@@ -62,11 +62,16 @@ class Checkpoints:
         workdir: the run's directory; checkpoints lie in `checkpoints/<step>/`.
         keep: how many of the latest to keep, besides the best.
         asynchronous: write while training goes on.
+
+    Raises:
+        ValueError: `checkpoints` in it is not a folder.
     """
 
     def __init__(self, workdir: str | Path, *, keep: int, asynchronous: bool = True):
         self._folder = Path(workdir).resolve() / FOLDER
         self._keep, self._asynchronous = keep, asynchronous
+        if self._folder.exists() and not self._folder.is_dir():
+            raise ValueError(f"{self._folder} is not a folder; move it away")
         self._writer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
                 state=ocp.StandardCheckpointHandler(),
