@@ -58,7 +58,10 @@ def test_memory_files_and_threads_do_not_grow_over_the_epochs(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads(output.read_text())
     assert len(rows) == EPOCHS
-    (early, *others), (late, *others_late) = rows[4], rows[-1]
+    (early, files, threads), (late, files_late, threads_late) = rows[4], rows[-1]
     print(f"memory in kB, files, threads after each epoch: {rows}")
     assert late <= 1.03 * early, rows
-    assert others == others_late, rows
+    assert files == files_late, rows
+    # Pools of libraries start a worker late, or end one; an epoch that left a thread
+    # behind would show as 25.
+    assert abs(threads_late - threads) <= 2, rows
