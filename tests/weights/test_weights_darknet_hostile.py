@@ -47,7 +47,7 @@ TEXTS = {
         NET + CONV + "[avgpool]\n[softmax]\n",
         "no \\[yolo\\] section: .* convolutional, avgpool, softmax",
     ),
-    "many_sections": (NET + "[a]\n" * 10**6, "line 1027: more than 1,024 sections"),
+    "many_sections": (NET + "[a]\n" * 10**6, "line 603: more than 600 sections"),
     "unknown": (NET + "[convolutionl]\n", "layers of this kind .* Did you mean 'con"),
     "region": (NET + CONV + "[region]\n", "line 7, \\[region\\]: layers of this kind"),
     "local": (NET + "[local]\n", "\\[local\\]: layers of this kind are not supported"),
@@ -80,7 +80,7 @@ TEXTS = {
         "group_id=2 is not a whole number from 0 to 1",
     ),
     "route_doubling": (
-        NET + CONV + "[route]\nlayers=-1,-1\n" * 1000 + TAIL,
+        NET + CONV + "[route]\nlayers=-1,-1\n" * 500 + TAIL,
         "its map has 131072 channels; at most 65536",
     ),
     "route_from_yolo": (

@@ -17,7 +17,7 @@ from yolojax.files import LARGEST_DESCRIPTION, read_description
 from yolojax.lookup import hint
 
 # The largest published network has some 450 layers and 30 kB.
-MAX_SECTIONS = 1_024
+MAX_SECTIONS = 600
 MAX_CHARACTERS = LARGEST_DESCRIPTION
 
 NET = "net"

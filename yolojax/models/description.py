@@ -18,7 +18,7 @@ from yolojax.models.layers import ACTIVATIONS
 from yolojax.yaml_text import number_in, read_yaml, shown
 
 # Far above every published network (43 rows, 1280 channels): a limit for strangers.
-MAX_LAYERS = 500
+MAX_LAYERS = 400
 MAX_CHANNELS = 65_536
 MAX_CLASSES = 100_000
 _MAX_ITEMS = 64

@@ -95,13 +95,20 @@ def published_names(
     Raises:
         ValueError: networks of this family have no state dicts.
     """
-    if classifiers.has_names(model):
-        return classifiers.published_names(model, shapes)
+    _check_family(model)
     if model.family == "yolov5":
         return yolov5_names(model, shapes)
     if model.family == "yaml":
         return described_names(model, shapes)
-    raise ValueError(f"{model.name}: there are no state dicts of {model.family} models")
+    return classifiers.published_names(model, shapes)
+
+
+def _check_family(model: Network) -> None:
+    """Check that a network has published names, before its shapes are worked out."""
+    if model.family not in ("yolov5", "yaml") and not classifiers.has_names(model):
+        raise ValueError(
+            f"{model.name}: there are no state dicts of {model.family} models"
+        )
 
 
 def yolov5_names(
@@ -177,6 +184,7 @@ def from_state_dict(model: Network, state: Mapping[str, np.ndarray]) -> dict[str
     Raises:
         ValueError: names are missing or left over, or shapes differ; some are listed.
     """
+    _check_family(model)
     shapes = flatten(model.shapes())
     names = published_names(model, shapes)
     missing, misshaped, leaves = [], [], {}

@@ -31,7 +31,7 @@ _DETECTORS = ("yolo",)
 _SIDES = {"darknets": 256, "cspnets": 256, "backbone": 640}
 _SIDE = 224
 # The deepest published networks have a depth of 5.
-_MAX_DEPTH = 10
+_MAX_DEPTH = 6
 # What builders raise for arguments of a wrong kind that they do not check.
 _UNFIT = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
