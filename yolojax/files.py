@@ -153,6 +153,18 @@ def read_text(
         raise FileError(path, str(error)) from error
 
 
+# Bytes of a list of files; some 500,000 paths.
+LARGEST_LIST = 2**25
+
+
+def unquoted(line: str) -> str:
+    """A line of a list without the spaces, and the quotes, around it."""
+    name = line.strip()
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+        name = name[1:-1].strip()
+    return name
+
+
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """(number from 1, line) of each line, without its end: LF, CR LF or CR."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")

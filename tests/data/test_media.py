@@ -209,3 +209,9 @@ def test_hard_names_and_false_suffixes_are_found_and_read():
     assert len({item.output_name for item in items}) == len(items)
     one = media.expand_sources([folder / "100%_[a]{b}#1&2;.jpg"])
     assert names(one) == ["100%_[a]{b}#1&2;.jpg"]
+
+
+def test_a_source_that_is_no_regular_file_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="a.jpg' is not a regular file"):
+        media.expand_sources([tmp_path / "a.jpg"])

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tests.data.classified import classes_of, names_of, paint
@@ -151,6 +153,54 @@ def test_a_table_that_is_no_text(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"a.png,\xff\xfe\n")
     with pytest.raises(ValueError, match="labels.csv cannot be read as UTF-8 text"):
         CsvSource(csv=str(tmp_path / "labels.csv"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_tables_in_the_encodings_that_windows_writes(tmp_path, encoding, end):
+    paint(tmp_path / "a.png")
+    paint(tmp_path / "b.png")
+    lines = ["file;label", "a.png;Löwe", "'b.png';x".replace("'", '"'), ""]
+    (tmp_path / "t.csv").write_bytes(end.join(lines).encode(encoding))
+    source = CsvSource(csv=str(tmp_path / "t.csv"), fractions=(1,))
+    assert classes_of(source) == [("Löwe",), ("x",)]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a.png,x\nb.png," + "y" * 140_000, "t.csv line 2: field larger than .*131072"),
+        ('a.png,x\nb.png,"y\n' + "z\n" * 90_000, "t.csv line 2: field larger than"),
+        ("z" * 50_000_000, "t.csv line 1: field larger than field limit"),
+    ],
+    ids=["a long cell", "a quote that does not close", "50 million characters"],
+)
+def test_a_cell_that_is_too_long_is_one_line(tmp_path, text, message):
+    paint(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        CsvSource(csv=str(tmp_path / "t.csv"), fractions=(1,))
+    assert len(str(caught.value)) < 300
+
+
+def test_long_cells_and_zero_bytes_are_short_in_the_report(tmp_path):
+    paint(tmp_path / "a.png")
+    rows = ["a.png,x", "z" * 100_000 + ",x", "b\0.png,x", "," + "q" * 100_000]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    source = CsvSource(csv=str(tmp_path / "t.csv"), fractions=(1,))
+    assert names_of(source) == ["a.png"]
+    assert source.report.counts == {"missing picture": 2, "row without a path": 1}
+    assert len(source.report.render()) < 2000
+
+
+def test_a_table_that_is_a_pipe_or_too_large_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ValueError, match="no table at .*pipe.csv"):
+        CsvSource(csv=str(tmp_path / "pipe.csv"))
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate(10**9)
+    with pytest.raises(ValueError, match="1,000,000,000 bytes; at most"):
+        CsvSource(csv=str(tmp_path / "large.csv"))
 
 
 def test_names_as_other_systems_write_them(table, tmp_path):

@@ -29,6 +29,7 @@ from yolojax.data.decode import (
     image_size,
 )
 from yolojax.data.headers import gif_moves
+from yolojax.data.list_entries import list_entries
 from yolojax.data.numbering import natural_key
 from yolojax.data.report import Report
 from yolojax.data.walking import leads_nowhere, report_link, walk
@@ -144,6 +145,8 @@ def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Ki
         raise ValueError(f"source {source!r} is not a regular file")
     if glob.has_magic(source):
         return _expand_pattern(source, path, report)
+    if os.path.exists(path):
+        raise ValueError(f"source {source!r} is not a regular file")
     raise ValueError(f"source {source!r} does not exist; {_neighbours(path)}")
 
 
@@ -187,24 +190,18 @@ def _matches(folder: str, parts: Sequence[str], report: Report) -> list[str]:
 
 
 def _read_list(path: Path, report: Report) -> list[tuple[Path, Kind]]:
-    items = []
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        entry = expand_path(entry, str(path.parent))
-        beside = path.parent / entry
-        listed = beside if beside.is_file() else Path(entry)
-        kind = media_kind(listed) if listed.is_file() else None
-        if kind is None:
-            what = "neither picture nor video" if listed.is_file() else "no such file"
-            report.add("unreadable entry", path, number, f"{entry}: {what}, left out")
+    items, count = [], 0
+    for count, entry, listed in list_entries(path):
+        kind = media_kind(listed) if listed else None
+        if listed is None or kind is None:
+            what = "neither picture nor video" if listed else "no such file"
+            message = f"{entry[:200]}: {what}, left out"
+            report.add("unreadable entry", path, count, message)
         else:
             items.append((listed, kind))
     if not items:
         raise ValueError(
-            f"source '{path}': none of its {len(lines)} lines names a picture or "
+            f"source '{path}': none of its {count} lines names a picture or "
             "video; paths are relative to the list or to the working folder"
         )
     return items

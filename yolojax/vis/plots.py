@@ -102,10 +102,14 @@ def read_series(path: str | os.PathLike[str]) -> dict[str, Series]:
         raise ValueError(f"{path}: no such file; a run writes it with its first log")
     text = path.read_text(encoding="utf-8", errors="replace")
     reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    if "step" not in (reader.fieldnames or ()):
+    try:
+        columns, rows = reader.fieldnames or (), list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from error
+    if "step" not in columns:
         raise ValueError(f"{path}: expected a column 'step' in its first line")
     points: dict[str, list[tuple[float, float]]] = {}
-    for row in reader:
+    for row in rows:
         for name, cell in row.items():
             if name != "step" and isinstance(cell, str) and cell:
                 with contextlib.suppress(ValueError, TypeError):

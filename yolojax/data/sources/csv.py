@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import csv
-import io
 import os
 import re
 import unicodedata
@@ -24,6 +23,7 @@ from yolojax.data.sources.labelled import (
     report_counts,
 )
 from yolojax.data.splits import check_split, stratified_split
+from yolojax.files import FileError, read_text
 from yolojax.lookup import hint
 
 NO_LABEL = "-1"
@@ -33,6 +33,11 @@ PATH_HEADERS = frozenset(
 )
 # Headers of columns that hold labels; others, with 0 and 1 below, are the labels.
 LABEL_HEADER = re.compile(r"(label|class|category|target|tag)(e?s|ies)?[ _]?\d*", re.I)
+# Bytes of a table; a million lines.
+LARGEST_TABLE = 2**26
+# A line with its end, without copying the text.
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_SHOWN = 200  # characters of a cell in messages
 # What a column of marks holds.
 MARKS = frozenset(("0", "1", "0.0", "1.0"))
 
@@ -156,14 +161,16 @@ def _path(home: Path, name: str, suffix: str) -> str:
 def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each line, blank ones included."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read as UTF-8 text: {error}") from error
-    first = next((line for line in text.splitlines() if line.strip()), "")
+        text = read_text(file, limit=LARGEST_TABLE)
+    except FileError as error:
+        problem = f"{file} cannot be read as UTF-8 text: {error.reason}"
+        raise ValueError(problem) from error
+    lines = (match.group() for match in _LINE.finditer(text))
+    first = next((line for line in lines if line.strip()), "")
     # Of marks that come equally often the comma.
     delimiter = max(",;\t", key=first.count)
-    source = io.StringIO(text, newline="")
-    reader = csv.reader(source, delimiter=delimiter, skipinitialspace=True)
+    lines = (match.group() for match in _LINE.finditer(text))
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     begin = 1
     try:
         for cells in reader:
@@ -175,7 +182,7 @@ def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
             begin = reader.line_num + 1
             yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise ValueError(f"{file} line {reader.line_num}: {error}") from error
+        raise ValueError(f"{file} line {begin}: {error}") from error
 
 
 def _read(
@@ -216,11 +223,14 @@ def _read(
         name, found = cells[where.path], [cells[place] for place in labels_at]
         if not name:
             report.add(
-                "row without a path", file, line, f"{','.join(cells)!r}; left out"
+                "row without a path",
+                file,
+                line,
+                f"{','.join(cells)[:_SHOWN]!r}; left out",
             )
             continue
         if first := seen.get(name):
-            message = f"{name} stands in line {first} as well; left out"
+            message = f"{name[:_SHOWN]} stands in line {first} as well; left out"
             report.add("picture listed twice", file, line, message)
             continue
         seen[name] = line
@@ -297,7 +307,9 @@ def _wrong_mark(
         if place >= len(cells):
             return f"no cell for {header[place]}, expected 0 or 1"
         if cells[place] and cells[place] not in MARKS:
-            return f"expected 0 or 1 for {header[place]}; came {cells[place]!r}"
+            return (
+                f"expected 0 or 1 for {header[place]}; came {cells[place][:_SHOWN]!r}"
+            )
     return ""
 
 
@@ -307,9 +319,8 @@ def _split(cells: Sequence[str], where: _Columns, file: Path, line: int) -> str:
     for split, aliases in FOLDER_NAMES.items():
         if cells[where.split].lower() in aliases:
             return split
-    raise ValueError(
-        f"{file} line {line}: split {cells[where.split]!r}, expected train, val or test"
-    )
+    came = cells[where.split][:_SHOWN]
+    raise ValueError(f"{file} line {line}: split {came!r}, expected train, val or test")
 
 
 def _existing(
@@ -321,7 +332,7 @@ def _existing(
         if os.path.isfile(_path(home, row.name, suffix)):
             found.append(row)
         else:
-            message = f"{row.name}{suffix} does not exist in {home}; left out"
+            message = f"{row.name[:_SHOWN]}{suffix} does not exist in {home}; left out"
             report.add("missing picture", file, row.line, message)
     return found
 
@@ -336,7 +347,8 @@ def _known(
         if not unknown:
             found.append(row)
             continue
-        message = f"{row.name} has the label {unknown[0]!r}.{hint(unknown[0], names)} "
+        label = unknown[0][:_SHOWN]
+        message = f"{row.name[:_SHOWN]} has the label {label!r}.{hint(label, names)} "
         message += f"Classes: {', '.join(names[:8])}{', ...' * (len(names) > 8)}; "
         report.add("unknown class", file, row.line, f"{message}left out")
     return found

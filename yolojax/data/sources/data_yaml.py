@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from yolojax.data.sources.base import SET_ROOT, describe
 from yolojax.data.sources.label_forms import Said
-from yolojax.files import FileError, numbered_lines, read_text
+from yolojax.files import FileError, expand_path, numbered_lines, read_text
 from yolojax.yaml_text import MAX_CHARACTERS_OF_WORDS, number_in, read_yaml_words, shown
 
 # Characters have up to four bytes.
@@ -180,7 +180,7 @@ def find_tail(entry: str, home: Path, exists=os.path.exists) -> str | None:
         home: the folder.
         exists: whether a path is what is looked for.
     """
-    exact = os.path.join(home, os.path.expanduser(entry))
+    exact = os.path.join(home, expand_path(entry, str(home)))
     if exists(exact):
         return exact
     parts = path_parts(entry)

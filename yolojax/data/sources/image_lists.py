@@ -10,9 +10,8 @@ from pathlib import Path
 
 from yolojax.data.report import Report
 from yolojax.data.sources.data_yaml import path_parts
-from yolojax.files import numbered_lines, read_text
+from yolojax.files import LARGEST_LIST, numbered_lines, read_text, unquoted
 
-LARGEST_LIST = 2**25  # bytes
 MOST_LINES = 500_000
 # Leading folders that a moved list may have.
 _DEEPEST = 30
@@ -77,7 +76,7 @@ def read_list(file: Path, homes: Sequence[Path], report: Report) -> list[str]:
     for number, line in numbered_lines(text):
         if number > MOST_LINES:
             raise ValueError(f"{file}: more than {MOST_LINES:,} lines; make two lists")
-        name = _bare(line)
+        name = unquoted(line)
         if not name:
             continue
         path = _exact(name, starts, listings)
@@ -92,14 +91,6 @@ def read_list(file: Path, homes: Sequence[Path], report: Report) -> list[str]:
             report.add("missing picture", file, number, message)
     found.update(moved)
     return [found[number] for number in sorted(found)]
-
-
-def _bare(line: str) -> str:
-    """A line without spaces and quotes around it."""
-    name = line.strip().strip("\0")
-    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
-        name = name[1:-1].strip()
-    return name
 
 
 def _exact(name: str, starts: Sequence[str], listings: Listings) -> str | None:

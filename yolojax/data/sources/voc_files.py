@@ -13,7 +13,7 @@ from yolojax.data.sources.base import PICTURE_SUFFIXES, describe, in_threads
 from yolojax.data.sources.folder import FOLDER_NAMES
 from yolojax.data.sources.stems import Match, Stems, decodings, match_line
 from yolojax.data.sources.voc_xml import VocXml, read_xml
-from yolojax.files import read_text
+from yolojax.files import LARGEST_LIST, read_text
 from yolojax.printable import printable
 
 XML_SUFFIXES = frozenset((".xml",))
@@ -21,7 +21,6 @@ LINE_SUFFIXES = XML_SUFFIXES | PICTURE_SUFFIXES
 ANNOTATION_FOLDERS = ("Annotations", "annotations", "annots", "xmls", ".")
 PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", ".")
 HOMES = frozenset(name.lower() for name in ANNOTATION_FOLDERS + PICTURE_FOLDERS)
-LARGEST_LIST = 2**25  # bytes
 LONGEST_NAME = 100  # characters of a line of a list in a message
 
 

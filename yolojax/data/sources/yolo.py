@@ -25,7 +25,7 @@ from yolojax.data.sources.data_yaml import SPLITS, DataYaml, path_parts, read_da
 from yolojax.data.sources.image_lists import fold, read_list
 from yolojax.data.sources.label_forms import Said, decide, survey
 from yolojax.data.sources.label_lines import Form, parse_labels
-from yolojax.files import FileError, read_text
+from yolojax.files import FileError, expand_path, read_text
 
 # Text files that label tools and exporters put beside the labels.
 NOT_LABELS = ("classes", "predefined_classes", "labels", "train", "val", "test")
@@ -113,7 +113,7 @@ def _split_pictures(
         if not os.path.isdir(base):
             raise ValueError(f"no folder {base}, given as root; {describe(base)}")
     else:
-        base = home / os.path.expanduser(config.folder.replace("\\", "/"))
+        base = home / expand_path(config.folder.replace("\\", "/"), str(home))
     paths: list[str] = []
     for entry in entries:
         place = _locate(entry, split, base, config, report)
@@ -146,7 +146,7 @@ def _locate(
     stripped = forward
     while stripped.startswith("../"):
         stripped = stripped.removeprefix("../")
-    expected = [base / entry, base / os.path.expanduser(forward)]
+    expected = [base / entry, base / expand_path(forward, str(base))]
     candidates = [*expected, base / stripped, home / forward, home / stripped]
     for place in candidates:
         if os.path.exists(place):
