@@ -175,6 +175,36 @@ def test_every_source_names_what_is_not_read(source):
     assert entry.message.startswith("not read: HEIC; convert it to JPEG")
 
 
+@pytest.mark.parametrize("source_kind", ["voc", "coco"])
+def test_the_jpeg_is_taken_where_a_heic_of_the_same_name_lies_beside(
+    source_kind, tmp_path
+):
+    write_jpeg(tmp_path / "images" / "IMG_1.jpg")
+    (tmp_path / "images" / "IMG_1.HEIC").write_bytes(HEIC)
+    if source_kind == "voc":
+        (tmp_path / "annots").mkdir()
+        box = "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax>"
+        text = f"<object><name>cat</name><bndbox>{box}</bndbox></object>"
+        file = tmp_path / "annots" / "IMG_1.xml"
+        file.write_text(f"<annotation>{text}</annotation>")
+        source = VocSource(root=str(tmp_path))
+    else:
+        content = {
+            "images": [{"id": 1, "file_name": "IMG_1.png", "width": 30, "height": 20}],
+            "annotations": [
+                {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 8, 7]}
+            ],
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        source = CocoSource(
+            images=str(tmp_path / "images"), annotations=str(tmp_path / "a.json")
+        )
+    assert len(source) == 1
+    assert source[0].name.endswith("IMG_1.jpg")
+    assert source[0].boxes.tolist() == [[1, 2, 9, 9]]
+
+
 def test_images_without_labels_are_named_as_well(tmp_path):
     write_jpeg(tmp_path / "a.jpg")
     (tmp_path / "b.jp2").write_bytes(JPEG_2000)

@@ -210,6 +210,11 @@ def is_image_name(name: str | os.PathLike[str]) -> bool:
     return suffix in IMAGE_SUFFIXES or suffix in DOCUMENT_SUFFIXES
 
 
+def is_read_name(name: str | os.PathLike[str]) -> bool:
+    """Whether the file is called like an image of a format that is always read."""
+    return os.path.splitext(name)[1].lower() in READ_SUFFIXES
+
+
 def is_video(path: Path) -> bool:
     """Whether the file is a video: by its suffix, or without one by its first bytes.
 

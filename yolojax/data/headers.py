@@ -80,7 +80,7 @@ def _read_known(data: Buffer, start: bytes, suffix: str) -> Header:
         if brand == "avif":
             return _read_avif(data)
         if heic.is_available():
-            return Header("heic", heic.read_size(bytes(data)), pixel_bytes=OPENCV_BYTES)
+            return Header("heic", heic.read_size(bytes(data)), pixel_bytes=9.1)
         raise UnreadFormat("HEIC")
     if name := unread_format(start, suffix):
         raise UnreadFormat(name)

@@ -51,7 +51,7 @@ def decode(data: bytes) -> np.ndarray:
         raise _damaged(error) from error
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
+    return np.array(pixels[..., :3])  # its own, to be written to
 
 
 def _open(data: bytes) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from yolojax.data.formats import is_read_name
 from yolojax.data.json_fields import shown
 from yolojax.data.report import Report
 from yolojax.data.sources.base import PICTURE_SUFFIXES, list_pictures
@@ -86,6 +87,9 @@ class NamedImages:
             files = self._files.get(key, [])
             if not files:
                 continue
+            readable = [file for file in files if is_read_name(file)]
+            if len(readable) == 1:  # a phone's HEIC beside the JPEG made of it
+                files = readable
             if len(files) > 1:
                 first, second = (os.path.relpath(f, self._folder) for f in files[:2])
                 found = f"{len(files)} files could be it: {shown(first)}"

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from yolojax.data.formats import is_read_name
 from yolojax.data.report import Report
 from yolojax.data.sources.base import PICTURE_SUFFIXES, describe, in_threads
 from yolojax.data.sources.folder import FOLDER_NAMES
@@ -215,10 +216,12 @@ def _named_image(filename: str, images: Stems) -> str | None:
 
 def _chosen(paths: Sequence[str], filename: str, file: str, report: Report) -> str:
     """Of images that differ by their suffix, that which <filename> names, or else the
-    first; the others are reported."""
+    first that can be read; the others are reported."""
     name = os.path.basename(filename.replace("\\", "/"))
     named = [path for path in paths if os.path.basename(path) == name]
-    chosen = (named or sorted(paths))[0]
+    # A phone's HEIC may lie beside the JPEG that was made of it.
+    readable = [path for path in sorted(paths) if is_read_name(path)]
+    chosen = (named or readable or sorted(paths))[0]
     for path in paths:
         if path != chosen:
             message = f"{file} is taken for {os.path.basename(chosen)}; left out"
