@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import re
 import runpy
@@ -99,7 +100,10 @@ def run(
         changes: whether `--config.KEY=VALUE` may stand without `--config`; then `main`
             is called with these values, by dotted key.
     """
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Libraries log the errors that they raise, with tracebacks: once is enough.
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _print_unraisable
     _guard_streams()
     if {"-h", "--help", "-help"} & set(sys.argv[1:]):
         print(f"{(usage or '').strip()}\n\nFlags:\n{_flags_help()}")
@@ -208,6 +212,13 @@ def _hint_for_strangers(error: BaseException) -> str:
     if frame is None or frame.tb_frame.f_code.co_filename.startswith(ours):
         return ""
     return "\n(YOLOJAX_TRACEBACK=1 shows where this was raised)"
+
+
+def _print_unraisable(report: Any) -> None:
+    """Print an error that nobody can catch, but for the aftermath of a failed write."""
+    # The storage library's threads call a loop that ended when the error was raised.
+    if "Event loop is closed" not in str(report.exc_value):
+        sys.__unraisablehook__(report)
 
 
 def _guard_streams() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import fcntl
 import functools
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -237,6 +239,48 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         ):
             raise
         raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
+
+
+# What can be wrong with a disk as a whole.
+_DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES),
+)
+
+
+@contextlib.contextmanager
+def translating(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes an `OSError` that names `path` of a library's own error about a disk.
+
+    Storage libraries say "No space left on device" at the end of long errors of other
+    types.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = next((c for c in _DISK_ERRORS if os.strerror(c) in str(error)), None)
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), os.fspath(path)) from error
+
+
+def check_space(path: Path, num_bytes: int) -> None:
+    """Check that a disk has room for a file or folder before it is written.
+
+    Args:
+        path: what is to be written, in a folder that exists.
+        num_bytes: its size.
+
+    Raises:
+        OSError: the disk has too little; names `path` and both figures.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < num_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"{os.strerror(errno.ENOSPC)} (it takes {num_bytes / 2**20:,.1f} MiB, "
+            f"{free / 2**20:,.1f} MiB are free)",
+            os.fspath(path),
+        )
 
 
 def _create_unfinished(folder: Path, suffix: str) -> tuple[Path, int]:

@@ -27,6 +27,7 @@ from yolojax.engine import digests, state_tree, step_folder
 from yolojax.engine.array_files import ArrayFiles, Damaged
 from yolojax.engine.book import misfit
 from yolojax.engine.step_folder import steps_in
+from yolojax.files import check_space, translating
 from yolojax.json_files import read_json
 from yolojax.records import TrainState
 
@@ -113,14 +114,16 @@ class Checkpoints:
         _synchronise(f"place {step}")
         tree = state_tree.to_dicts(state)
         documents = {"data": data, "progress": progress}
-        self._writer.save(
-            path,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree),
-                digest=digests.DigestSave(digests.host_copies(tree), documents),
-                **{name: ocp.args.JsonSave(value) for name, value in documents.items()},
-            ),
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(tree),
+            digest=digests.DigestSave(digests.host_copies(tree), documents),
+            **{name: ocp.args.JsonSave(value) for name, value in documents.items()},
         )
+        if jax.process_index() == 0:
+            # Full disks confuse the writer's threads.
+            check_space(path, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+        with translating(path):
+            self._writer.save(path, args=arguments)
         self._pending = step, progress.get("best_step")
         if not self._asynchronous:
             self.wait()
@@ -159,7 +162,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when everything is on disk and what need not be kept is removed."""
-        self._writer.wait_until_finished()
+        step, _ = self._pending or ("", None)
+        with translating(self._folder / str(step)):
+            self._writer.wait_until_finished()
         if self._pending is None:
             return
         (step, best), self._pending = self._pending, None
