@@ -126,6 +126,36 @@ def test_paths_are_expanded_as_in_a_shell(text, expected, tmp_path, monkeypatch)
     assert files.expand_path(text) == expected
 
 
+def test_libraries_get_a_name_that_is_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.mp4")
+    path.parent.mkdir()
+    path.write_text("content")
+    with files.utf8_path(path) as name:
+        assert name.encode("utf-8").endswith(b".mp4")
+        assert Path(name).read_text() == "content"
+    assert not os.path.lexists(name)
+    with files.utf8_path(tmp_path / "ä.mp4") as name:
+        assert name == str(tmp_path / "ä.mp4")
+
+
+def test_errors_of_libraries_about_disks_name_the_file():
+    with (
+        pytest.raises(OSError, match=r"No space left on device: 'run/checkpoints/3'"),
+        files.translating("run/checkpoints/3"),
+    ):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device")
+    with pytest.raises(ValueError, match="another"), files.translating("a"):
+        raise ValueError("another")
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_it_is_written(tmp_path):
+    files.check_space(tmp_path / "a", 1)
+    with pytest.raises(OSError, match=r"it takes 1,099,511,627,776\.0 MiB, ") as caught:
+        files.check_space(tmp_path / "a", 2**60)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "a")
+
+
 def test_a_literal_name_may_lie_below_another_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("sub", "other")
     (tmp_path / "$sub").mkdir()

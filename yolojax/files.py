@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -365,6 +366,31 @@ def expand_path(text: str, folder: str = "") -> str:
     return os.path.expanduser(os.path.expandvars(text))
 
 
+@contextlib.contextmanager
+def utf8_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The path, or a link to it for libraries that cannot take a name that is no UTF-8.
+
+    The link is there while the block lasts.
+    """
+    text = os.fspath(path)
+    if text.isascii() or _is_utf8(text):
+        yield text
+        return
+    suffix = os.path.splitext(text)[1]
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "file" + (suffix if _is_utf8(suffix) else ""))
+        os.symlink(os.path.abspath(text), link)
+        yield link
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_file_place(path: Path, what: str) -> None:
     """Check, before long work, that a file can be put somewhere without a new folder.
 
@@ -387,7 +413,12 @@ def replace_text(path: Path, text: str) -> None:
     Parts of file names that are not UTF-8 are written as `\\udcXX`, which JSON reads as
     Python's name of the file.
     """
-    replace_file(path, text.encode("utf-8", "backslashreplace"))
+    replace_file(path, as_written(text).encode("utf-8"))
+
+
+def as_written(text: str) -> str:
+    """The text as `replace_text` writes it; all of it is UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def cache_home() -> Path:

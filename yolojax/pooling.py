@@ -19,7 +19,7 @@ from yolojax import class_report, evaluating, inference
 from yolojax.datasets import Data
 from yolojax.engine import evaluate
 from yolojax.engine.log import write_json
-from yolojax.files import replace_text
+from yolojax.files import as_written, replace_text
 from yolojax.inference import Loaded
 from yolojax.json_files import read_json
 from yolojax.metrics.detection import GroundTruth
@@ -95,7 +95,7 @@ def _pool_probabilities(
 ) -> tuple[dict[str, Any], str]:
     tables = [_read_table(run / PROBABILITIES) for run in runs]
     rows = {row[0]: row for table in tables for row in table[1:]}
-    names = [data.source[index].name for index in data.keep.tolist()]
+    names = [as_written(data.source[index].name) for index in data.keep.tolist()]
     if sorted(rows) != sorted(names):
         raise ValueError(
             f"{workdir}: the folds hold {len(rows)} pictures, but config.data.train "

@@ -33,7 +33,7 @@ from yolojax.data.list_entries import list_entries
 from yolojax.data.numbering import natural_key
 from yolojax.data.report import Report
 from yolojax.data.walking import leads_nowhere, report_link, walk
-from yolojax.files import FileError, expand_path, open_file
+from yolojax.files import FileError, expand_path, open_file, utf8_path
 from yolojax.records import DECODING, Decoding
 
 Kind = Literal["image", "video"]
@@ -350,7 +350,8 @@ class Video:
         if formats.is_text(self.path):
             raise ValueError(f"{self.path}: not a video that OpenCV can read, but text")
         # An absolute path cannot be taken for an address such as `concat:...`.
-        self._capture = cv2.VideoCapture(os.path.abspath(self.path))
+        with utf8_path(os.path.abspath(self.path)) as name:
+            self._capture = cv2.VideoCapture(name)
         if not self._capture.isOpened():
             raise ValueError(f"{self.path}: not a video that OpenCV can read")
         width, height = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolojax.files import replacing
+from yolojax.files import replacing, utf8_path
 from yolojax.vis.draw import check_picture
 
 # By suffix; the codecs that every build of OpenCV carries.
@@ -42,8 +42,9 @@ def write_video(
     if not 0 < fps < float("inf"):
         raise ValueError(f"{path}: expected frames a second above 0, got {fps}")
     with replacing(path, suffix) as unfinished:
-        count = _write(path, unfinished, frames, fps)
-        _check_whole(path, unfinished, count)
+        with utf8_path(unfinished) as name:
+            count = _write(path, Path(name), frames, fps)
+            _check_whole(path, Path(name), count)
     return count
 
 
