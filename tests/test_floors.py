@@ -11,7 +11,7 @@ import yolojax
 
 ROOT = Path(yolojax.__file__).parent
 FLOORS = [
-    {"printable"},
+    {"printable", "utf8_names"},
     {"records", "trees", "lookup", "files", "yaml_text", "comparing"},
     {"run_lock", "json_files", "outputs"},
     {"class_file"},

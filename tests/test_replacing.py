@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from yolojax import files
+from yolojax import files, utf8_names
 
 
 def test_a_file_is_synced_before_and_after_it_takes_its_place(tmp_path, monkeypatch):
@@ -36,7 +36,7 @@ def test_a_file_is_synced_before_and_after_it_takes_its_place(tmp_path, monkeypa
 WRITER = """
 import sys, time
 from pathlib import Path
-from yolojax import files
+from yolojax import files, utf8_names
 with files.replacing(Path(sys.argv[1]), ".mp4") as unfinished:
     unfinished.write_bytes(b"half")
     print("begun", flush=True)
@@ -130,11 +130,11 @@ def test_libraries_get_a_name_that_is_utf8(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.mp4")
     path.parent.mkdir()
     path.write_text("content")
-    with files.utf8_path(path) as name:
+    with utf8_names.utf8_path(path) as name:
         assert name.encode("utf-8").endswith(b".mp4")
         assert Path(name).read_text() == "content"
     assert not os.path.lexists(name)
-    with files.utf8_path(tmp_path / "ä.mp4") as name:
+    with utf8_names.utf8_path(tmp_path / "ä.mp4") as name:
         assert name == str(tmp_path / "ä.mp4")
 
 

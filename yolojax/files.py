@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -364,31 +363,6 @@ def expand_path(text: str, folder: str = "") -> str:
     if literal.strip(os.sep):
         return literal + os.path.expandvars(text[len(literal) :])
     return os.path.expanduser(os.path.expandvars(text))
-
-
-@contextlib.contextmanager
-def utf8_path(path: str | os.PathLike[str]) -> Iterator[str]:
-    """The path, or a link to it for libraries that cannot take a name that is no UTF-8.
-
-    The link is there while the block lasts.
-    """
-    text = os.fspath(path)
-    if text.isascii() or _is_utf8(text):
-        yield text
-        return
-    suffix = os.path.splitext(text)[1]
-    with tempfile.TemporaryDirectory() as folder:
-        link = os.path.join(folder, "file" + (suffix if _is_utf8(suffix) else ""))
-        os.symlink(os.path.abspath(text), link)
-        yield link
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_file_place(path: Path, what: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.shared import shared
-from yolojax import inference, outputs, predicting
+from yolojax import inference, outputs, predicting, settings
 from yolojax.data import media
 from yolojax.data.report import Report
 from yolojax.data.sources.coco import CocoSource
@@ -50,7 +50,7 @@ class Finder:
 
 def loaded(class_names=("car", "bus"), category_ids=(0, 1)):
     return inference.Loaded(
-        settings={},
+        settings=settings.complete({}),
         model=None,  # type: ignore[arg-type]
         variables={},
         class_names=class_names,

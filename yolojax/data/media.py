@@ -33,8 +33,9 @@ from yolojax.data.list_entries import list_entries
 from yolojax.data.numbering import natural_key
 from yolojax.data.report import Report
 from yolojax.data.walking import leads_nowhere, report_link, walk
-from yolojax.files import FileError, expand_path, open_file, utf8_path
+from yolojax.files import FileError, expand_path, open_file
 from yolojax.records import DECODING, Decoding
+from yolojax.utf8_names import utf8_path
 
 Kind = Literal["image", "video"]
 # For containers that do not say.

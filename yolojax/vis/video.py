@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolojax.files import replacing, utf8_path
+from yolojax.files import replacing
+from yolojax.utf8_names import utf8_path
 from yolojax.vis.draw import check_picture
 
 # By suffix; the codecs that every build of OpenCV carries.
