@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from absl import flags
 
 from yolojax import command, settings
 from yolojax.data.sources.base import PATHS
+from yolojax.data.sources.yolo import YoloSource
 
 # Flags with text that is no path.
 TEXTS = {"split", "layer", "scales", "merge"}
@@ -57,6 +60,21 @@ def test_descriptions_and_hyperparameters_are_found_in_the_home(monkeypatch, tmp
     chosen = settings.complete(given)
     assert chosen["model"]["description"] == "# a description"
     assert chosen["loss"]["box"] == 0.07
+
+
+def test_the_path_of_a_data_yaml_may_lie_in_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home" / "cars"
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    cv2.imwrite(str(folder / "images" / "a.png"), np.zeros((20, 40, 3), np.uint8))
+    (folder / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    text = "path: ~/cars\ntrain: images\nval: images\nnames: [car]\n"
+    (tmp_path / "data.yaml").write_text(text)
+    source = YoloSource(yaml=str(tmp_path / "data.yaml"))
+    assert [example.name for example in source] == [str(folder / "images" / "a.png")]
+    assert source[0].boxes.tolist() == [[10, 5, 30, 15]]
+    assert source.report.render() == ""
 
 
 @pytest.fixture
