@@ -12,7 +12,7 @@ CLASSES = {
     "null": ('{"names": ["a"], "category_ids": [null]}', "holds no names and"),
     "flags": ('{"names": ["a"], "category_ids": [true]}', "holds no names and"),
     "fewer": ('{"names": ["a", "b"], "category_ids": [0]}', "2 names.* 1 category_ids"),
-    "twice": ('{"names": ["a", "a"], "category_ids": [0, 1]}', "2 names, 1 of them"),
+    "twice": ('{"names": ["a", "b"], "category_ids": [1, 1]}', "ids, 1 of them"),
 }
 
 
@@ -31,3 +31,8 @@ def test_classes_come_back(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="classes.json is missing"):
         read_classes(tmp_path)
+
+
+def test_ids_may_be_texts_and_two_classes_may_share_a_name(tmp_path):
+    write_classes(["cat", "cat"], ["c 1", 7], tmp_path)
+    assert read_classes(tmp_path) == (("cat", "cat"), ("c 1", 7))

@@ -36,9 +36,10 @@ def read_classes(workdir: Path) -> tuple[tuple[str, ...], tuple[Id, ...]]:
     for values, kinds in ((names, (str,)), (numbers, (int, str))):
         if not isinstance(values, list) or {*map(type, values)} - {*kinds}:
             raise ValueError(f"{path} holds no names and category_ids. {advice}")
-    if not len(names) == len(numbers) == len(set(names)):
+    # COCO files may have two categories of one name, but not of one id.
+    if not len(names) == len(numbers) == len(set(numbers)):
         raise ValueError(
-            f"{path} has {len(names)} names, {len(set(names))} of them different, and "
-            f"{len(numbers)} category_ids. {advice}"
+            f"{path} has {len(names)} names and {len(numbers)} category_ids, "
+            f"{len(set(numbers))} of them different. {advice}"
         )
     return tuple(names), tuple(numbers)
