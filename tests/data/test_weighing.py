@@ -211,7 +211,7 @@ def test_the_config_asks_for_it():
     "arguments, message",
     [
         (dict(by="size"), "by is 'size', expected 'classes' or 'loss'"),
-        (dict(by=1), "by is 1, expected"),
+        (dict(by=1), "by must be text, not 1"),
         (dict(by="loss", least=0.0), "least is 0.0, expected above 0"),
         (dict(by="loss", power=-1.0), "power is -1.0, expected at least 0"),
         (dict(by="loss", power="x"), "power must be a number, not 'x'"),

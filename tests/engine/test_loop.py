@@ -31,8 +31,11 @@ class Batches:
 class Saved(list):
     """Notes what would be saved."""
 
-    def save(self, state, *, data, progress, fitness):
-        self.append((int(state.step), fitness))
+    def save(self, state, *, data, progress):
+        step = int(state.step)
+        # The best checkpoint is the bookkeeping's.
+        best = progress["best_step"] == step
+        self.append((step, progress["best"] if best else UNJUDGED))
         self.progress, self.state = progress, state
 
     def wait(self):

@@ -118,7 +118,7 @@ def test_arguments_of_the_backbone_reach_it():
             "no backbone named 'resnet5'. Did you mean 'resnet50'",
         ),
         ({"width": -1.0}, "width of yolo is -1.0; it must be above 0"),
-        ({"depth": "1"}, "depth of yolo is '1'; it must be above 0"),
+        ({"depth": "1"}, "'yolo': depth must be a number, not '1'"),
         ({"anchors": ()}, "anchors of yolo must be 3 levels"),
         (
             {"backbone_arguments": {"widht": 1}},

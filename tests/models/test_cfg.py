@@ -93,7 +93,7 @@ def test_a_file_that_is_not_there_and_one_too_large(tmp_path, monkeypatch):
         cfg.read_cfg(tmp_path / "x.cfg")
     monkeypatch.setattr(cfg, "MAX_CHARACTERS", 10)
     (tmp_path / "y.cfg").write_text("[net]\nwidth=64")
-    with pytest.raises(ValueError, match="more than 10 bytes"):
+    with pytest.raises(ValueError, match="y.cfg: 14 bytes; at most 10 are read"):
         cfg.read_cfg(tmp_path / "y.cfg")
 
 

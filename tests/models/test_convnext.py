@@ -111,7 +111,10 @@ def test_later_blocks_are_left_out_more_often():
 
 @pytest.mark.parametrize("layer_scale", [-1, 2, "small"])
 def test_a_layer_scale_out_of_range_is_refused(layer_scale):
-    with pytest.raises(ValueError, match="layer_scale of convnext_tiny is .* 0 and 1"):
+    message = "layer_scale of convnext_tiny is .* 0 and 1"
+    if layer_scale == "small":
+        message = "'convnext_tiny': layer_scale must be a number, not 'small'"
+    with pytest.raises(ValueError, match=message):
         build_classifier("convnext_tiny", num_classes=2, layer_scale=layer_scale)
 
 

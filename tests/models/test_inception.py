@@ -32,7 +32,7 @@ def test_auxiliary_heads_speak_after_the_main_one_in_training(name, heads):
 
 def test_whether_there_are_auxiliary_heads_is_true_or_false():
     for name in ("googlenet", "inception_v3"):
-        with pytest.raises(ValueError, match=f"auxiliary of {name} must be True or"):
+        with pytest.raises(ValueError, match=f"{name}': auxiliary must be True or"):
             build_classifier(name, num_classes=2, auxiliary="no")
     with pytest.raises(ValueError, match="has no argument 'drop_path'"):
         build_classifier("googlenet", num_classes=2, drop_path=0.1)

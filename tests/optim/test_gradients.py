@@ -123,7 +123,7 @@ def test_they_act_in_the_order_given_on_the_sum_and_before_the_clip():
         (dict(name="clip_value"), r"transforms\[0\] needs limit"),
         (dict(name="clip_value", limit=0.0), "limit of clip_value must be above 0"),
         (dict(name="clip_norm", limits=1.0), "no argument 'limits'. Did you mean"),
-        (dict(name="clip_norm", limit="1"), "a value is of the wrong kind"),
+        (dict(name="clip_norm", limit="1"), "limit must be a number, not '1'"),
         (dict(name="agc", skip=("^tail/",)), "matches no parameter"),
         (dict(name="noise", variance=-1.0), "noise has variance -1.0"),
         ("centralize", r"transforms\[0\] must be a dict"),

@@ -278,6 +278,10 @@ def test_without_class_names_it_says_how_to_give_them(pair, tmp_path):
         "the header counts pictures seen from 0 again",
     ]
     assert not (tmp_path / "y.names").exists()
+    # Nothing in the file says who wrote it.
+    with pytest.raises(ValueError, match=r"y\.weights is there already, and yolojax"):
+        converting.export(pair, tmp_path / "y.weights")
+    (tmp_path / "y.weights").unlink()
     said = converting.export(pair, tmp_path / "y.weights")
     assert f"there already: {tmp_path / 'y.cfg'}" in said.splitlines()
 
