@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from tests import fuzzing
+from tests.peaks import peak_kb
 from tests.shared import ROOT
 
 LARGEST_SEED = 60_000  # bytes of a real file that is damaged
@@ -189,7 +190,7 @@ def _work(pipe: Any, folder: str) -> None:
             code = trace.tb_frame.f_code if trace else None
             place = f"{code.co_filename}:{trace.tb_lineno}" if code and trace else ""
             answer = ("failure", f"{type(error).__name__} at {place}: {error}")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = peak_kb()
         pipe.send((*answer, peak))
 
 

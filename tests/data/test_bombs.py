@@ -1,6 +1,5 @@
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.data import bombs
+from tests.peaks import peak_kb
 from tests.shared import ROOT
 from yolojax.data import cache, media
 from yolojax.data.check import scan
@@ -36,13 +36,13 @@ CLAIMS = {
 
 @pytest.mark.parametrize("data", CLAIMS.values(), ids=CLAIMS.keys())
 def test_what_needs_too_much_is_refused_before_it_is_decoded(data):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kb()
     with pytest.raises(
         ImageError,
         match=r"pixels: decoding needs [\d,]+ MB, more than 300 MB \(config\.data\.dec",
     ):
         decode_image(data)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = peak_kb() - before
     assert grown < 50_000  # KiB
 
 
@@ -102,11 +102,11 @@ def test_predict_knows_the_full_size(tmp_path):
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
 def test_texts_and_profiles_of_a_png_are_never_unpacked(name):
     data = bombs.png(8, 8, extras=bombs.texts(name, 4_000_000, 200))  # 800 MB
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kb()
     start = time.process_time()
     assert decode_image(data).shape == (8, 8, 3)
     assert time.process_time() - start < 30  # a hang limit
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    assert peak_kb() - before < 50_000
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,7 @@ def test_a_file_that_no_image_is_as_large_as_is_not_read(tmp_path):
 
 def peak_of(code: str, *arguments: str) -> tuple[int, str]:
     """MB that a process took at most, and what it printed last."""
-    code += (
-        "\nimport resource\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-    )
+    code += "\nfrom tests.peaks import peak_kb\nprint(peak_kb() // 1024)"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
@@ -162,8 +159,8 @@ ONE = """
 import sys, time
 from yolojax.data.decode import ImageError, decode
 data = open(sys.argv[1], 'rb').read()
-import resource
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+from tests.peaks import peak_kb
+before = peak_kb() // 1024
 start = time.process_time()
 try:
     decode(data, may_shrink=True)
@@ -208,9 +205,9 @@ def test_check_of_all_hostile_images_stays_below_a_gigabyte(tmp_path):
     ]
     # The peak of the command alone: a worker's other children may have taken more.
     code = (
-        "import atexit, resource, runpy, sys\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
-        "atexit.register(lambda: print('peak', peak(), flush=True))\n"
+        "import atexit, runpy, sys\n"
+        "from tests.peaks import peak_kb\n"
+        "atexit.register(lambda: print('peak', peak_kb() // 1024, flush=True))\n"
         "sys.argv = ['check', *sys.argv[1:]]\n"
         "runpy.run_module('yolojax.check', run_name='__main__')\n"
     )

@@ -1,7 +1,6 @@
 """Checkpoints from elsewhere whose description asks for more memory than there is."""
 
 import json
-import resource
 import shutil
 import time
 
@@ -9,6 +8,7 @@ import pytest
 import tensorstore
 
 from tests.engine.saving import make_state, save_all
+from tests.peaks import peak_kb
 from tests.tiny import DESCRIPTION, tiny_config
 from yolojax import class_file, experiment, inference, settings
 from yolojax.engine import checkpoint, sharding
@@ -31,13 +31,13 @@ def craft(step, name, **changes):
 
 def refuse(action, message):
     """One message, within 5 s and 300 MB."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kb()
     start = time.monotonic()
     with pytest.raises(ValueError, match=message) as caught:
         action()
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1500
     assert time.monotonic() - start < 60
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = peak_kb()
     assert after - before < 300 * 1024
 
 
