@@ -42,7 +42,7 @@ def test_a_traceback_a_hang_and_a_message_without_the_file_are_failures():
                 raise AssertionError("a reader that catches everything") from error
         raise ValueError("it went wrong")
 
-    tally = fuzz(draw, run, seconds=0.1, seed=0, limit=0.02, names="a.json")
+    tally = fuzz(draw, run, seconds=0.7, seed=0, limit=0.02, names="a.json")
     kinds = {text.split(" ")[2] for text in tally.failures.values()}
     assert kinds == {"KeyError", "Hang", "ValueError"}
     with pytest.raises(KeyError):
