@@ -1,6 +1,7 @@
 """Text of files never commands the terminal."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -93,3 +94,13 @@ def test_a_command_escapes_what_it_prints_and_what_it_refuses():
     assert done.returncode == 2
     assert done.stdout == "seen \\x1b[31m\n"
     assert done.stderr.startswith("error: bad \\x1b]0;t\\x07\\u202e\n")
+
+
+def test_a_reader_that_has_gone_does_not_stop_a_command():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as file:
+        stream = PrintableStream(file)
+        for _ in range(3):
+            assert stream.write("x" * 100_000) == 100_000
+            stream.flush()

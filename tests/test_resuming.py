@@ -143,3 +143,11 @@ def test_a_fold_is_known_by_what_it_holds_out(tmp_path):
     assert one.digest != parts(1).digest
     assert one.digest == parts(0).digest
     assert np.array_equal(one.items, parts(0).items)
+
+
+def test_a_command_for_fewer_steps_than_were_made_names_both(tmp_path):
+    run = experiment.build(tiny_config(**LINEAR))
+    found = resuming.beyond(run, tmp_path / "a run", run.total_steps + 6)
+    steps = f"{run.total_steps + 6} steps, more than the {run.total_steps} of this"
+    assert steps in found and "config.epochs=10" in found
+    assert found.endswith(f"yolojax.train --workdir '{tmp_path / 'a run'}'")

@@ -7,6 +7,7 @@ terminal, hide lines, or turn text round. Such characters are printed as escapes
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -44,9 +45,28 @@ class PrintableStream:
         self.within = stream
 
     def write(self, text: str) -> int:
-        """Write text; the number of its characters."""
-        self.within.write(_escaped(text, "\n\t"))
+        """Write text; the number of its characters.
+
+        Where the reader has gone, as behind `| head`, the text is dropped: the command
+        still writes its files.
+        """
+        try:
+            self.within.write(_escaped(text, "\n\t"))
+        except BrokenPipeError:
+            self._drop()
         return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream; see `write`."""
+        try:
+            self.within.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.within.fileno())
+        os.close(nowhere)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write several texts."""

@@ -189,6 +189,16 @@ def ended(run: Experiment, workdir: Path, step: int, reason: str) -> str:
     return f"{workdir} is finished; {_ENDED[reason]}: {command}"
 
 
+def beyond(run: Experiment, workdir: Path, step: int) -> str:
+    """What is wrong with a command for fewer steps than a run has made."""
+    place = shlex.quote(str(workdir))
+    return (
+        f"{workdir} has made {step} steps, more than the {run.total_steps} of this "
+        f"command (config.epochs={run.settings['epochs']}). To go on as the run is set "
+        f"now: python -m yolojax.train --workdir {place}"
+    )
+
+
 def _steps_of(run: Experiment) -> Any:
     """From a stage's share of the data to the steps of its epoch."""
     known = {stage.data_fraction: stage.steps_per_epoch for stage in run.stages}

@@ -97,7 +97,11 @@ def _train(settings: Mapping[str, Any], workdir: Path) -> int:
         for note in restored.notes:
             print(note, flush=True)
         book = Bookkeeping.restored(restored.progress)
+        # Not only at the end, which may be hours away.
+        _set_best_aside(workdir, book)
         reason = loop.why_finished(int(state.step), book, plan, judges)
+        if int(state.step) > run.total_steps:
+            raise ValueError(resuming.beyond(run, workdir, int(state.step)))
         if reason and (workdir / "summary.json").exists():
             checkpoints.close()
             print(resuming.ended(run, workdir, int(state.step), reason))
@@ -205,8 +209,17 @@ def _train(settings: Mapping[str, Any], workdir: Path) -> int:
         minutes = (book_before + time.monotonic() - began) / 60
         if outcome.reason != "steps":
             print(_stopped(outcome, settings))
+        _set_best_aside(workdir, outcome.book)
         results.finish(run, evaluation, workdir, outcome, pictures, log, minutes)
     return 0
+
+
+def _set_best_aside(workdir: Path, book: Bookkeeping) -> None:
+    """Rename the best checkpoint where it is damaged; the newest one stands for it."""
+    if jax.process_index() > 0:
+        return
+    if note := checkpoint.set_aside(workdir, book.best_step):
+        print(f"the best {note}; the newest one stands for it", flush=True)
 
 
 def describe(run: Experiment) -> None:

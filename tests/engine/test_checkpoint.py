@@ -290,3 +290,18 @@ def test_a_file_in_the_place_of_the_checkpoints_is_said(tmp_path):
     with pytest.raises(ValueError, match="checkpoints is not a folder; move it away"):
         checkpoint.Checkpoints(tmp_path, keep=1)
     assert (tmp_path / "checkpoints").read_text() == "mine"
+
+
+def test_a_damaged_best_checkpoint_of_a_run_is_set_aside(tmp_path, capsys):
+    mesh = sharding.make_mesh(1)
+    # Of 0, 10, 20 and 30 the best is 10; it stays, with 20 and 30.
+    save_all(tmp_path, mesh, [0.1, 0.9, 0.2, 0.3]).close()
+    assert checkpoint.set_aside(tmp_path, 10) == ""
+    assert checkpoint.set_aside(tmp_path, 0) == ""
+    for path in files_of(tmp_path / "checkpoints" / "10" / "state"):
+        path.write_bytes(path.read_bytes()[:7])
+    note = checkpoint.set_aside(tmp_path, 10)
+    assert note.startswith("checkpoint 10 is damaged: ")
+    assert note.endswith(f"It is now {tmp_path / 'checkpoints' / '10.damaged'}")
+    assert checkpoint.find_weights(tmp_path).step == 30
+    assert "the best checkpoint, 10, is missing: taking 30" in capsys.readouterr().out

@@ -301,6 +301,21 @@ def find_weights(path: str | Path) -> SavedWeights:
     )
 
 
+def set_aside(workdir: str | Path, step: int) -> str:
+    """Rename a step's checkpoint where its weights are damaged; a line, or nothing."""
+    path = Path(workdir).resolve() / FOLDER / str(step)
+    if not path.is_dir():
+        return ""
+    try:
+        load_weights(path)
+    except ValueError as error:
+        if not isinstance(error.__cause__, Damaged):
+            raise
+        moved = path.rename(_free(path, "damaged"))
+        return f"checkpoint {step} is damaged: {error.__cause__}. It is now {moved}"
+    return ""
+
+
 def load_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     """Config, weights and step of `find_weights`, read at once.
 
