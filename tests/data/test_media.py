@@ -215,3 +215,17 @@ def test_a_source_that_is_no_regular_file_is_named_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     with pytest.raises(ValueError, match="a.jpg' is not a regular file"):
         media.expand_sources([tmp_path / "a.jpg"])
+
+
+def test_folders_that_are_passed_over_are_named(tmp_path):
+    for name in ("a.png", "day1/b.png", "day2/c.png", ".hidden/d.png"):
+        write_picture(tmp_path / name)
+    (tmp_path / "linked").symlink_to(tmp_path / "day1", target_is_directory=True)
+    report = Report()
+    assert len(media.expand_sources([tmp_path], report=report)) == 1
+    assert report.notes == {"folders not looked into": 3}
+    (entry,) = report.entries("folders not looked into")
+    assert entry.message == "day1, day2, linked; --recursive takes them"
+    whole = Report()
+    media.expand_sources([tmp_path], recursive=True, report=whole)
+    assert "folders not looked into" not in whole.notes

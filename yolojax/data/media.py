@@ -19,6 +19,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from yolojax import lookup
 from yolojax.data import formats
 from yolojax.data.decode import (
     MAX_FILE_BYTES,
@@ -140,6 +141,16 @@ def _expand(source: str, recursive: bool, report: Report) -> list[tuple[Path, Ki
             more = f"; it has {folders} folders, try {source}/**/*" if folders else ""
             raise ValueError(
                 f"source {source!r}: no picture or video in this folder{more}"
+            )
+        names = (child.name for child in path.iterdir() if child.is_dir())
+        folders = sorted(name for name in names if not name.startswith("."))
+        if folders and not recursive:
+            some = lookup.listed(folders, 3)
+            report.note(
+                "folders not looked into",
+                len(folders),
+                file=str(path),
+                message=f"{some}; --recursive takes them",
             )
         return items
     if path.exists():
