@@ -196,3 +196,10 @@ def test_a_wrong_value_in_config_json_names_the_file(tmp_path, content, message)
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         settings.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["devices", "data"])
+def test_a_long_value_is_cut_in_the_message(key):
+    with pytest.raises(ValueError, match=f"config.{key} must be") as caught:
+        settings.complete({key: ["a"] * 10_000})
+    assert len(str(caught.value)) < 300

@@ -18,6 +18,7 @@ from yolojax.files import read_description, replace_text
 from yolojax.json_files import read_json
 from yolojax.lookup import hint
 from yolojax.ops.letterbox import LETTERBOXES
+from yolojax.yaml_text import shown
 
 # Sections whose keys are the arguments of a component, and are checked there.
 OPEN = (
@@ -288,7 +289,9 @@ def _merge(target: dict[str, Any], given: Mapping[str, Any], prefix: str) -> Non
         if isinstance(default, dict):
             if not isinstance(value, Mapping):
                 none = f"; for none: c.{path} = ConfigDict()" if path in OPEN else ""
-                raise ValueError(f"config.{path} must be a dict, not {value!r}{none}")
+                raise ValueError(
+                    f"config.{path} must be a dict, not {shown(value)}{none}"
+                )
             if path in OPEN:
                 target[key] = _plain(value)
             else:
@@ -326,12 +329,12 @@ def _same_kind(path: str, value: Any, default: Any) -> Any:
     if not fits:
         raise ValueError(
             f"config.{path} must be a {type(default).__name__} (as {default!r}), "
-            f"not {value!r}"
+            f"not {shown(value)}"
         )
     if value not in CHOICES.get(path, (value,)):
         choices = CHOICES[path]
         raise ValueError(
-            f"config.{path} must be one of {', '.join(choices)}, not {value!r}."
+            f"config.{path} must be one of {', '.join(choices)}, not {shown(value)}."
             f"{hint(str(value), choices)}"
         )
     low, high = RANGES.get(path, (None, None))
