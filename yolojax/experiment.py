@@ -272,13 +272,13 @@ def build(
     training_sizes(settings, trial)
     make_attack(settings)
     make_augmentation(settings, 1)
-    pool_length(settings, 1)
     control.check(settings)
     mesh = make_mesh(settings)
     batch_size = settings["batch_size"]
     if memory_share(batch_size) is not None:
         # What fits is known at the end; until then one picture a device.
         settings["batch_size"] = int(mesh.devices.size)
+    pool_length(settings, 1)
 
     # Labels first, pictures last: what takes long comes after all checks.
     source = datasets.open_source(settings, "train")

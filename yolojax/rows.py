@@ -27,13 +27,11 @@ class Rows(NamedTuple):
         boxes: rows for boxes that are taught.
         left_out: rows for boxes that are neither taught nor background.
         taught: of the boxes of a picture before augmentation.
-        needed: rows that no output can exceed.
     """
 
     boxes: int
     left_out: int
     taught: int
-    needed: int
 
 
 def output_rows(settings: Mapping[str, Any], max_boxes: int) -> Rows:
@@ -55,7 +53,7 @@ def output_rows(settings: Mapping[str, Any], max_boxes: int) -> Rows:
     boxes = settings["augment"]["max_boxes"] or min(needed, MOST_ROWS)
     beyond = max(0, needed - boxes)
     left_out = pictures * (max_boxes - taught) + beyond
-    return Rows(boxes, left_out, taught, needed)
+    return Rows(boxes, left_out, taught)
 
 
 def rows_before(settings: Mapping[str, Any], model: Network, train: Data) -> int:

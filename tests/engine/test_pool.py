@@ -122,6 +122,13 @@ def test_a_pool_without_use_is_refused(changes, message):
         experiment.build(tiny_config(augment__pool=16, **changes))
 
 
+def test_a_pool_goes_with_a_batch_that_is_found():
+    # Checked before the batch is known; the next fault is the cache's.
+    changes = {"batch_size": "auto", "data__cache": "nowhere"}
+    with pytest.raises(ValueError, match="no cache named 'nowhere'"):
+        experiment.build(tiny_config(augment__pool=16, **changes))
+
+
 def test_a_training_step_takes_the_ring():
     run = built(4)
     feed = run.feed()

@@ -13,7 +13,7 @@ part of the batches, as it has its own shard with `data.cache = "device"`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -61,16 +61,15 @@ class PooledBatches(Iterator[Pooled]):
         """The next step's."""
         step, length = self._step, self._length
         self._step += 1
-        first = step if self._filled else max(0, step - length + 1)
-        if not self._filled:
-            self._batches.set_state({"next_index": first})
         # The first `length` batches are decoded ahead of their steps.
-        ahead = step if step >= length or self._filled else length - 1
-        numbers = range(first, ahead + 1)
-        if self._filled and step < length:
-            numbers = range(0)
+        end = max(step + 1, length)
+        first = end - length
+        if self._filled:
+            first = max(step, length)
+        else:
+            self._batches.set_state({"next_index": first})
         self._filled = True
-        return Pooled(step % length, self._decoded(numbers))
+        return Pooled(step % length, self._decoded(range(first, end)))
 
     def _decoded(self, numbers: range) -> Iterator[tuple[int, Batch]]:
         for number in numbers:
@@ -164,11 +163,9 @@ def pooled(batches: TrainBatches, mesh: Mesh, length: int) -> Feed:
         mesh: the devices.
         length: batches in the ring.
     """
-    ring = Ring(mesh, length)
-    put: Callable[[Pooled], Stored] = ring.put
     return Feed(
         PooledBatches(batches, length),
-        put=put,
+        put=Ring(mesh, length).put,
         fill=lambda progress: None,
         note=batches.cache_note,
     )
